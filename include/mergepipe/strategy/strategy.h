@@ -1,0 +1,98 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "mergepipe/base/error.h"
+#include "mergepipe/base/units.h"
+#include "mergepipe/plan/strategy_options.h"
+
+/// \file
+/// What a merge computes for one tensor, apart from where the bytes come from and go to. A strategy is
+/// two-phase: it *observes* blocks in rounds and *finishes* each round, then *applies* to blocks.
+/// Block-local strategies have no rounds.
+///
+/// All arithmetic is float32 on exactly converted inputs, without contraction, sums in expert order. The
+/// result must not depend on how blocks are spread over ranks and threads.
+namespace mergepipe {
+
+/// The deltas of one block, for the experts that are present in it, converted on demand: a block is read several
+/// times from its stored bytes, never held as float32.
+class BlockDeltas {
+ public:
+  virtual ~BlockDeltas() = default;
+  /// Index of the block's first element in the tensor.
+  virtual uint64_t first_element() const = 0;
+  virtual uint64_t size() const = 0;
+  /// Present experts, ascending.
+  virtual std::span<const ExpertIndex> experts() const = 0;
+  /// D_k = W_k - W0 in float32 for elements [begin, begin + out.size()) of the block; `slot` is a position in experts().
+  virtual void Delta(size_t slot, uint64_t begin, std::span<float> out) const = 0;
+};
+
+/// What a round of observation has seen so far. Merging must be associative over neighbouring ranges of blocks, so that the
+/// result does not depend on the partition: use integers, or keep floating-point values by block and add
+/// them in Finish.
+class TensorStatistics {
+ public:
+  virtual ~TensorStatistics() = default;
+  /// Appends what `next`, of the same type, saw in the blocks after this one's.
+  virtual void Append(const TensorStatistics& next) = 0;
+  virtual std::string Serialize() const = 0;
+};
+
+/// Known of a tensor before any of its blocks is read.
+struct TensorContext {
+  std::string_view name;
+  /// For each expert (all of them, in order): elements of its selected blocks in the whole tensor, blocks known equal to the base
+  /// included.
+  std::span<const uint64_t> selected_elements;
+};
+
+/// A tensor being merged. Observe and Apply are called from several threads; Finish from one.
+class TensorMerge {
+ public:
+  virtual ~TensorMerge() = default;
+
+  /// Statistics of no block, for round `round`.
+  virtual std::unique_ptr<TensorStatistics> NewStatistics(int round) const = 0;
+  /// kInternal if the bytes are not what Serialize gave (they come from another rank).
+  virtual Result<std::unique_ptr<TensorStatistics>> ParseStatistics(int round, std::string_view bytes) const = 0;
+  /// Adds one block to `statistics`.
+  virtual void Observe(int round, const BlockDeltas& block, TensorStatistics& statistics) const = 0;
+  /// Ends round `round` with the statistics of the whole tensor. Rounds come in order.
+  virtual Status Finish(int round, const TensorStatistics& statistics) = 0;
+
+  /// The merged delta, lambda included, of the whole block: `merged` has block.size() elements.
+  virtual void Apply(const BlockDeltas& block, std::span<float> merged) const = 0;
+};
+
+class Strategy {
+ public:
+  virtual ~Strategy() = default;
+  /// How often every selected block of a tensor must be observed before Apply; 0 for block-local ones.
+  virtual int ObservationRounds() const = 0;
+  virtual std::unique_ptr<TensorMerge> StartTensor(const TensorContext& tensor) const = 0;
+};
+
+/// One row of the table of strategies.
+struct StrategyRow {
+  std::string_view name;
+  std::string_view help;
+  double default_density;
+  /// kUsage if the options do not fit, naming the option.
+  Status (*check)(const StrategyOptions& options);
+  /// Observation rounds, from the options alone: the planner charges reads by it.
+  int (*rounds)(const StrategyOptions& options);
+  std::unique_ptr<Strategy> (*make)(const StrategyOptions& options);
+};
+
+/// All strategies, in the order of the help text.
+std::span<const StrategyRow> StrategyTable();
+/// The row of that name; kUsage naming the nearest one if there is none.
+Result<const StrategyRow*> FindStrategy(std::string_view name);
+
+}  // namespace mergepipe

@@ -1,0 +1,67 @@
+#include "mergepipe/base/error.h"
+
+#include <cassert>
+#include <cerrno>
+#include <cstring>
+
+#include "mergepipe/base/text.h"
+
+namespace mergepipe {
+
+std::string_view ErrorKindName(ErrorKind kind) {
+  switch (kind) {
+    case ErrorKind::kUsage: return "usage error";
+    case ErrorKind::kBadInput: return "bad input";
+    case ErrorKind::kNoSpace: return "not enough space";
+    case ErrorKind::kIo: return "I/O error";
+    case ErrorKind::kVerification: return "verification failed";
+    case ErrorKind::kInterrupted: return "interrupted";
+    case ErrorKind::kInternal: return "internal error";
+  }
+  return "unknown error";
+}
+
+std::string Problem::ToLine() const {
+  std::string line = subject.empty() ? what : subject + ": " + what;
+  if (!remedy.empty()) line += "; " + remedy;
+  return EscapeControl(line);
+}
+
+Error::Error(ErrorKind kind, std::string subject, std::string what, std::string remedy)
+    : kind_(kind), problems_{{std::move(subject), std::move(what), std::move(remedy)}} {}
+
+Error::Error(ErrorKind kind, std::vector<Problem> problems)
+    : kind_(kind), problems_(std::move(problems)) {
+  assert(!problems_.empty());
+}
+
+std::string Error::ToString() const {
+  std::string text;
+  for (const Problem& problem : problems_) {
+    if (!text.empty()) text += '\n';
+    text += problem.ToLine();
+  }
+  return text;
+}
+
+Error SystemError(int errno_value, std::string subject, std::string_view verb) {
+  const bool space = errno_value == ENOSPC || errno_value == EDQUOT || errno_value == ENOMEM;
+  return Error(space ? ErrorKind::kNoSpace : ErrorKind::kIo, std::move(subject),
+               std::string("cannot ") + std::string(verb) + ": " + std::strerror(errno_value),
+               space ? "free some space and run the same command again" : "");
+}
+
+void ProblemList::Add(std::string subject, std::string what, std::string remedy) {
+  problems_.push_back({std::move(subject), std::move(what), std::move(remedy)});
+}
+
+void ProblemList::Add(const Error& error) {
+  problems_.insert(problems_.end(), error.problems().begin(), error.problems().end());
+}
+
+Status ProblemList::ToStatus(ErrorKind kind) const {
+  if (problems_.empty()) return {};
+  return Fail(kind, problems_);
+}
+
+}  // namespace mergepipe
