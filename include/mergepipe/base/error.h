@@ -85,20 +85,23 @@ class ProblemList {
 
 }  // namespace mergepipe
 
-/// Returns the error of `expr` (a Status or Result) from the enclosing function, if it has one.
-#define MERGEPIPE_RETURN_IF_ERROR(expr)                                        \
-  do {                                                                         \
-    if (auto mergepipe_status = (expr); !mergepipe_status)                     \
-      return tl::unexpected<::mergepipe::Error>(std::move(mergepipe_status).error()); \
-  } while (false)
-
 #define MERGEPIPE_CONCAT_INNER(a, b) a##b
 #define MERGEPIPE_CONCAT(a, b) MERGEPIPE_CONCAT_INNER(a, b)
 
+/// Returns the error of `expr` (a Status or Result) from the enclosing function, if it has one.
+// __COUNTER__: the expression may hold a lambda that uses the macro itself.
+#define MERGEPIPE_RETURN_IF_ERROR(expr) \
+  MERGEPIPE_RETURN_IF_ERROR_IMPL(MERGEPIPE_CONCAT(mergepipe_status_, __COUNTER__), expr)
+#define MERGEPIPE_RETURN_IF_ERROR_IMPL(status, expr)                                   \
+  do {                                                                                 \
+    if (auto status = (expr); !status)                                                 \
+      return tl::unexpected<::mergepipe::Error>(std::move(status).error());            \
+  } while (false)
+
 /// `MERGEPIPE_ASSIGN_OR_RETURN(auto x, F());` gives `x` the value of `F()` or returns its error.
 #define MERGEPIPE_ASSIGN_OR_RETURN(lhs, expr) \
-  MERGEPIPE_ASSIGN_OR_RETURN_IMPL(MERGEPIPE_CONCAT(mergepipe_result_, __LINE__), lhs, expr)
-#define MERGEPIPE_ASSIGN_OR_RETURN_IMPL(result, lhs, expr)                         \
-  auto result = (expr);                                                            \
-  if (!result) return tl::unexpected<::mergepipe::Error>(std::move(result).error()); \
+  MERGEPIPE_ASSIGN_OR_RETURN_IMPL(MERGEPIPE_CONCAT(mergepipe_result_, __COUNTER__), lhs, expr)
+#define MERGEPIPE_ASSIGN_OR_RETURN_IMPL(result, lhs, expr)                             \
+  auto result = (expr);                                                                \
+  if (!result) return tl::unexpected<::mergepipe::Error>(std::move(result).error());   \
   lhs = std::move(*result)

@@ -92,6 +92,8 @@ class FileSystem {
   virtual Result<std::vector<DirectoryEntry>> List(const std::string& directory) = 0;
   /// Makes `path` and its missing parents; no error if it is there.
   virtual Status CreateDirectories(const std::string& path) = 0;
+  /// Makes the directory `path`; false if there is something at `path` already.
+  virtual Result<bool> CreateDirectory(const std::string& path) = 0;
   virtual Status SyncDirectory(const std::string& path) = 0;
   virtual Status Rename(const std::string& from, const std::string& to, RenameMode mode) = 0;
   /// Removes a file or a whole tree; links are removed, not followed. No error if it is not there.

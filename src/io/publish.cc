@@ -1,0 +1,45 @@
+#include "mergepipe/io/publish.h"
+
+namespace mergepipe {
+
+StagingPaths StagingPaths::For(const std::string& target, const std::string& plan_id) {
+  StagingPaths paths;
+  paths.target = AbsolutePath(target);
+  paths.parent = ParentPath(paths.target);
+  const std::string hidden = "." + BaseName(paths.target) + ".mergepipe";
+  paths.staging = JoinPath(paths.parent, hidden + "-" + plan_id);
+  paths.lock = JoinPath(paths.parent, hidden + ".lock");
+  return paths;
+}
+
+Status PublishDirectory(FileSystem& files, const StagingPaths& paths,
+                        const std::vector<std::string>& subdirectories, bool overwrite,
+                        const PublishHook& hook) {
+  const auto reach = [&](PublishPoint point) { return hook ? hook(point) : Status(); };
+
+  MERGEPIPE_RETURN_IF_ERROR(reach(PublishPoint::kBeforeDirectorySync));
+  for (const std::string& subdirectory : subdirectories) {
+    MERGEPIPE_RETURN_IF_ERROR(files.SyncDirectory(JoinPath(paths.staging, subdirectory)));
+  }
+  MERGEPIPE_RETURN_IF_ERROR(files.SyncDirectory(paths.staging));
+
+  MERGEPIPE_RETURN_IF_ERROR(reach(PublishPoint::kBeforeRename));
+  MERGEPIPE_ASSIGN_OR_RETURN(const bool there, files.Exists(paths.target));
+  if (there && !overwrite) {
+    return Fail(ErrorKind::kUsage, paths.target, "exists already",
+                "choose another --out, or pass --overwrite");
+  }
+  MERGEPIPE_RETURN_IF_ERROR(files.Rename(
+      paths.staging, paths.target, there ? RenameMode::kExchange : RenameMode::kMustNotExist));
+
+  MERGEPIPE_RETURN_IF_ERROR(reach(there ? PublishPoint::kAfterExchange : PublishPoint::kAfterRename));
+  MERGEPIPE_RETURN_IF_ERROR(files.SyncDirectory(paths.parent));
+
+  if (there) {
+    MERGEPIPE_RETURN_IF_ERROR(reach(PublishPoint::kBeforeOldRemoval));
+    MERGEPIPE_RETURN_IF_ERROR(files.Remove(paths.staging));
+  }
+  return reach(PublishPoint::kDone);
+}
+
+}  // namespace mergepipe
