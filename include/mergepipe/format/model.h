@@ -38,11 +38,14 @@ struct ModelFile {
   bool operator==(const ModelFile&) const = default;
 };
 
-/// What config.json says that matters to a merge.
+/// What config.json says that matters to a merge, at its top level or in `text_config` (where
+/// multimodal models keep the language model's part). `tie_word_embeddings` is true if either place
+/// says so.
 struct ModelConfig {
   bool present = false;
   bool tie_word_embeddings = false;
-  std::string quantization;  ///< quantization_config.quant_method, or "unnamed"; empty if there is none
+  /// quantization_config.quant_method, or "unnamed"; empty if there is none.
+  std::string quantization;
 
   bool operator==(const ModelConfig&) const = default;
 };
@@ -52,8 +55,8 @@ struct ModelLayout {
   std::string path;       ///< as given: a directory, or one weight file
   std::string directory;  ///< where the files are
   bool is_directory = true;
-  std::vector<ModelFile> files;     ///< in index order: sorted by name
-  std::vector<TensorInfo> tensors;  ///< in file order, within a file by offset
+  std::vector<ModelFile> files;           ///< in index order: sorted by name
+  std::vector<TensorInfo> tensors;        ///< in file order, within a file by offset
   std::optional<std::string> index_name;  ///< "model.safetensors.index.json" if sharded
   ModelConfig config;
 
@@ -62,9 +65,9 @@ struct ModelLayout {
 };
 
 /// Reads the headers of the checkpoint at `path` (a directory in the Hugging Face layout, or one
-/// .safetensors file) and checks every rule of the format: see format/safetensors.h. All problems of all
-/// files are reported together, as kBadInput. Layouts that are not supported (FP8 and other quantised ones,
-/// pytorch_model.bin, GGUF, adapters) are refused by name.
+/// .safetensors file) and checks every rule of the format: see format/safetensors.h. All problems
+/// of all files are reported together, as kBadInput. Layouts that are not supported (FP8 and other
+/// quantised ones, pytorch_model.bin, GGUF, adapters) are refused by name.
 Result<ModelLayout> ReadModel(FileSystem& files, const std::string& path);
 
 /// A piece of a file.
@@ -74,14 +77,16 @@ struct FileRange {
   bool operator==(const FileRange&) const = default;
 };
 
-/// Where a file is sampled for the fingerprint: 16 evenly spread pieces of 4 KiB of its data, or all of
-/// them if the data are not larger than that. A function of the sizes alone, so a plan can charge it.
+/// Where a file is sampled for the fingerprint: 16 evenly spread pieces of 4 KiB of its data, or
+/// all of them if the data are not larger than that. A function of the sizes alone, so a plan can
+/// charge it.
 std::vector<FileRange> FingerprintSamples(uint64_t data_begin, uint64_t file_size);
 /// Bytes of all samples of a model.
 uint64_t FingerprintBytes(const ModelLayout& layout);
 
-/// XXH3-128 over, in index order, each file's name, size, header hash and samples (design: "Fingerprint").
-/// Opens files through `files`: give it a counting one when the bytes are to be charged.
+/// XXH3-128 over, in index order, each file's name, size, header hash and samples (design:
+/// "Fingerprint"). Opens files through `files`: give it a counting one when the bytes are to be
+/// charged.
 Result<Hash128> TakeFingerprint(FileSystem& files, const ModelLayout& layout);
 
 }  // namespace mergepipe
