@@ -1,0 +1,21 @@
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <string>
+
+#include "mergepipe/base/error.h"
+#include "mergepipe/catalog/catalog.h"
+
+namespace mergepipe {
+
+/// How long a call waits for another process's lock.
+inline constexpr std::chrono::milliseconds kBusyTimeout{5000};
+
+enum class IfAbsent { kFail, kCreate, kReturnNull };
+
+/// What the public ways to open a catalog share.
+Result<std::unique_ptr<Catalog>> OpenCatalog(const std::string& path, IfAbsent if_absent,
+                                             std::chrono::milliseconds busy_timeout = kBusyTimeout);
+
+}  // namespace mergepipe

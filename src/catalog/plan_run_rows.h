@@ -1,0 +1,32 @@
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "catalog/sqlite.h"
+#include "mergepipe/base/error.h"
+#include "mergepipe/catalog/catalog.h"
+
+namespace mergepipe {
+
+struct PlanRow {
+  std::string plan_id;
+  std::string plan_hash;
+  std::string json;
+
+  bool operator==(const PlanRow&) const = default;
+};
+
+Result<std::optional<PlanRow>> ReadPlanRow(Connection& connection, const std::string& plan_id);
+/// Fails if there is a plan with that id.
+Status WritePlanRow(Connection& connection, const PlanRow& plan);
+
+enum class RunKey { kId, kOutput };
+
+/// The run with that id, or the newest of those with that output path.
+Result<std::optional<RunRecord>> ReadRunRow(Connection& connection, RunKey key,
+                                            const std::string& value);
+/// Adds a run, or replaces the one with that id.
+Status WriteRunRow(Connection& connection, const RunRecord& run);
+
+}  // namespace mergepipe
