@@ -1,0 +1,73 @@
+#include <array>
+
+#include "mergepipe/kernels/avg.h"
+#include "strategy/block_local.h"
+#include "strategy/coefficients.h"
+#include "strategy/option_checks.h"
+#include "strategy/rows.h"
+#include "strategy/tiles.h"
+
+namespace mergepipe {
+namespace {
+
+class AvgMerge final : public BlockLocalMerge {
+ public:
+  AvgMerge(std::vector<float> coefficients, float lambda)
+      : coefficients_(std::move(coefficients)), lambda_(lambda) {}
+
+  void Apply(const BlockDeltas& block, std::span<float> merged) const override {
+    ForEachTile(block.size(), [&](uint64_t begin, size_t length) {
+      ApplyTile(block, begin, merged.subspan(begin, length));
+    });
+  }
+
+ private:
+  void ApplyTile(const BlockDeltas& block, uint64_t begin, std::span<float> merged) const {
+    alignas(64) std::array<float, kTile> storage;
+    const auto delta = std::span(storage).first(merged.size());
+    std::ranges::fill(merged, 0.0f);
+    for (size_t slot = 0; slot < block.experts().size(); ++slot) {
+      block.Delta(slot, begin, delta);
+      AddScaled(coefficients_[block.experts()[slot].value], delta, merged);
+    }
+    Scale(lambda_, merged);
+  }
+
+  std::vector<float> coefficients_;
+  float lambda_;
+};
+
+class Avg final : public Strategy {
+ public:
+  explicit Avg(StrategyOptions options) : options_(std::move(options)) {}
+
+  int ObservationRounds() const override { return 0; }
+  std::unique_ptr<TensorMerge> StartTensor(const TensorContext&) const override {
+    return std::make_unique<AvgMerge>(Coefficients(options_), static_cast<float>(options_.lambda));
+  }
+
+ private:
+  StrategyOptions options_;
+};
+
+Status Check(const StrategyOptions& options) {
+  ProblemList problems;
+  CheckCoefficients(options, problems);
+  CheckLambda(options, problems);
+  return problems.ToStatus(ErrorKind::kUsage);
+}
+
+}  // namespace
+
+constinit const StrategyRow kAvgRow = {
+    .name = "avg",
+    .help = "weighted mean of the deltas",
+    .default_density = 1.0,
+    .check = Check,
+    .rounds = [](const StrategyOptions&) { return 0; },
+    .make = [](const StrategyOptions& options) -> std::unique_ptr<Strategy> {
+      return std::make_unique<Avg>(options);
+    },
+};
+
+}  // namespace mergepipe

@@ -1,0 +1,33 @@
+#include "strategy/block_local.h"
+
+namespace mergepipe {
+namespace {
+
+class EmptyStatistics : public TensorStatistics {
+ public:
+  void Append(const TensorStatistics&) override {}
+  std::string Serialize() const override { return {}; }
+};
+
+}  // namespace
+
+std::unique_ptr<TensorStatistics> BlockLocalMerge::NewStatistics(int) const {
+  return std::make_unique<EmptyStatistics>();
+}
+
+Result<std::unique_ptr<TensorStatistics>> BlockLocalMerge::ParseStatistics(
+    int, std::string_view bytes) const {
+  if (!bytes.empty()) {
+    return Fail(ErrorKind::kInternal, "strategy", "statistics of a strategy that has none");
+  }
+  return std::make_unique<EmptyStatistics>();
+}
+
+void BlockLocalMerge::Observe(int, const BlockDeltas&, TensorStatistics&) const {}
+
+Status BlockLocalMerge::Finish(int round, const TensorStatistics&) {
+  return Fail(ErrorKind::kInternal, "strategy",
+              "round " + std::to_string(round) + " of a strategy that has none");
+}
+
+}  // namespace mergepipe
