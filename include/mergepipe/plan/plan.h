@@ -1,0 +1,123 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "mergepipe/base/checked.h"
+#include "mergepipe/base/dtype.h"
+#include "mergepipe/base/error.h"
+#include "mergepipe/base/hash.h"
+#include "mergepipe/base/units.h"
+#include "mergepipe/plan/block_set.h"
+#include "mergepipe/plan/strategy_options.h"
+
+namespace mergepipe {
+
+/// Largest --block-size, in elements: a rank holds some blocks of every expert at a time.
+inline constexpr uint64_t kMaxBlockSize = uint64_t{1} << 24;
+
+/// What to do with a tensor that one input has and another lacks.
+enum class MismatchPolicy { kError, kBase, kDrop };
+
+/// Everything a user can say that decides the output's bytes.
+struct PlanOptions {
+  StrategyOptions strategy;
+  std::string scoring = "uniform";
+  double top_p = 0.35;                   ///< largest share of output blocks that may be touched, in (0, 1]
+  std::optional<uint64_t> budget_bytes;  ///< of expert weights, for the whole command; none: unlimited
+  uint64_t block_size = 640'000;         ///< elements
+  std::optional<DType> out_dtype;        ///< of float tensors; none: as the base
+  /// A tensor whose selected expert bytes fit here is read once even if its strategy observes it first.
+  uint64_t resident_bytes = uint64_t{1280} * kMiB;
+  bool allow_nonfinite = false;
+  MismatchPolicy missing = MismatchPolicy::kError;  ///< an expert lacks a tensor: kError or kBase
+  MismatchPolicy extra = MismatchPolicy::kError;    ///< an expert has another tensor: kError or kDrop
+
+  bool operator==(const PlanOptions&) const = default;
+};
+
+struct PlannedModel {
+  std::string id;
+  Hash128 fingerprint;
+  bool operator==(const PlannedModel&) const = default;
+};
+
+/// How the output tensor comes about.
+enum class TensorRule {
+  kMerge,  ///< by the strategy, in the touched blocks
+  kBase,   ///< the base's bytes: an integer or bool tensor, or one that no expert has
+};
+
+/// Where an expert's version of a tensor comes from.
+struct ExpertSource {
+  bool present = false;
+  std::string name;            ///< in the expert; differs from the tensor's when a tied head is resolved
+  DType dtype = DType::kF32;   ///< as stored by the expert
+  bool operator==(const ExpertSource&) const = default;
+};
+
+struct PlannedTensor {
+  std::string name;
+  DType dtype = DType::kF32;      ///< in the base
+  DType out_dtype = DType::kF32;  ///< in the output
+  std::vector<uint64_t> shape;
+  TensorRule rule = TensorRule::kMerge;
+  std::string reason;                 ///< of the rule, for people
+  std::vector<ExpertSource> sources;  ///< one for each expert
+  std::vector<BlockSet> selected;     ///< one for each expert
+  /// How often the selected blocks are read: once, or once more for each observation round if they do not fit
+  /// PlanOptions::resident_bytes.
+  uint32_t reads = 1;
+  /// kBase only: the experts' bytes are read too, and compared with the base's.
+  bool compare = false;
+
+  uint64_t elements() const { return *CheckedProduct(shape); }
+  uint64_t Blocks(uint64_t block_size) const { return CeilDivide(elements(), block_size); }
+  /// Elements of `block`: block_size, or fewer in the last one.
+  uint64_t BlockElements(BlockIndex block, uint64_t block_size) const;
+  /// Elements of the blocks in `blocks`.
+  uint64_t ElementsOf(const BlockSet& blocks, uint64_t block_size) const;
+  /// Blocks for which at least one expert is selected.
+  BlockSet Touched(uint64_t block_size) const;
+  /// Expert bytes that one pass over the selected blocks reads.
+  uint64_t SelectedBytes(uint64_t block_size) const;
+
+  bool operator==(const PlannedTensor&) const = default;
+};
+
+/// A tensor of an expert that has no place in the output.
+struct DroppedTensor {
+  uint32_t expert = 0;
+  std::string name;
+  std::string reason;
+  bool operator==(const DroppedTensor&) const = default;
+};
+
+/// Everything that decides the output's bytes, and nothing else: no times, paths or rank count.
+struct Plan {
+  PlanOptions options;
+  PlannedModel base;
+  std::vector<PlannedModel> experts;
+  std::vector<PlannedTensor> tensors;  ///< in the base's file order
+  std::vector<DroppedTensor> dropped;
+
+  // Expert bytes of the whole command, planned. Their sum is within the budget.
+  uint64_t fingerprint_bytes = 0;
+  uint64_t compare_bytes = 0;
+  uint64_t merge_bytes = 0;
+
+  // The selection problem and how well it was solved: scores taken, and the fractional-knapsack upper bound.
+  double objective = 0;
+  double objective_bound = 0;
+
+  uint64_t PlannedBytes() const { return fingerprint_bytes + compare_bytes + merge_bytes; }
+  /// Blocks of all kMerge tensors, and how many of them are touched.
+  uint64_t MergeBlocks() const;
+  uint64_t TouchedBlocks() const;
+
+  bool operator==(const Plan&) const = default;
+};
+
+}  // namespace mergepipe

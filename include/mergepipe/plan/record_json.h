@@ -1,0 +1,59 @@
+#pragma once
+
+#include <cmath>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "mergepipe/plan/plan.h"
+
+/// \file
+/// What the JSON records of a merge (plan.json, manifest.json) have in common. A record is canonical text: sorted keys, one space of
+/// indent, shortest round-trip numbers, a newline at the end; it states its own SHA-256, taken over its compact form without the fields that
+/// state it. So any changed byte shows.
+namespace mergepipe::record {
+
+using Json = nlohmann::json;
+
+/// Thrown by the readers below; ReadRecord turns it into an Error.
+struct Malformed : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+void Require(bool condition, const std::string& what);
+
+uint64_t Unsigned(const Json& value, const char* what);
+double Finite(const Json& value, const char* what);
+Hash128 Hash(const Json& value);
+DType Type(const Json& value);
+/// One of two words; true for the first.
+bool Choice(const Json& value, const char* yes, const char* no);
+/// A shape whose tensor fits into 2^64 bits.
+std::vector<uint64_t> Shape(const Json& value);
+PlannedModel Model(const Json& value);
+std::vector<PlannedModel> Models(const Json& value);
+std::vector<DroppedTensor> Dropped(const Json& value, size_t experts);
+TensorRule Rule(const Json& value);
+
+Json ToJson(const PlannedModel& model);
+Json ToJson(const std::vector<PlannedModel>& models);
+Json ToJson(const std::vector<DroppedTensor>& dropped);
+Json ToJson(TensorRule rule);
+
+/// How a kind of record names itself and its hash.
+struct Kind {
+  const char* name;       ///< "plan": "mergepipe.plan/1" is its schema
+  const char* hash_key;   ///< field with the SHA-256
+  const char* id_key;     ///< field with its first 16 digits, or null
+  std::string Schema() const { return std::string("mergepipe.") + name + "/1"; }
+};
+
+/// SHA-256 of the record without the fields that state it.
+std::string HashOf(const Kind& kind, Json json);
+/// The file's text, with schema and hash filled in.
+std::string ToText(const Kind& kind, Json json);
+/// Checks text, schema and hash, then calls `read`. kVerification if the text is damaged; kBadInput if it is of another version or
+/// does not hold together.
+Status ReadRecord(const Kind& kind, const std::string& text, const std::string& subject,
+                  const std::function<void(const Json&)>& read);
+
+}  // namespace mergepipe::record

@@ -1,0 +1,177 @@
+#include "mergepipe/plan/plan_codec.h"
+
+#include "mergepipe/plan/record_json.h"
+
+namespace mergepipe {
+namespace {
+
+using record::Choice;
+using record::Finite;
+using record::Json;
+using record::Require;
+using record::Unsigned;
+
+constexpr record::Kind kPlan = {"plan", "plan_hash", "plan_id"};
+constexpr size_t kPlanIdLength = 16;
+constexpr uint64_t kMaxReads = 16;
+
+Json OptionsToJson(const PlanOptions& options) {
+  const StrategyOptions& strategy = options.strategy;
+  Json json = {
+      {"strategy", strategy.name},
+      {"density", strategy.density},
+      {"weights", strategy.weights},
+      {"lambda", strategy.lambda},
+      {"seed", strategy.seed},
+      {"normalize", strategy.normalize},
+      {"trim_scope", strategy.trim_by_block ? "block" : "tensor"},
+      {"scoring", options.scoring},
+      {"top_p", options.top_p},
+      {"budget_bytes", nullptr},
+      {"block_size", options.block_size},
+      {"out_dtype", options.out_dtype ? DTypeName(*options.out_dtype) : "same"},
+      {"resident_bytes", options.resident_bytes},
+      {"nonfinite", options.allow_nonfinite ? "allow" : "error"},
+      {"missing", options.missing == MismatchPolicy::kBase ? "base" : "error"},
+      {"extra", options.extra == MismatchPolicy::kDrop ? "drop" : "error"},
+  };
+  if (options.budget_bytes) json["budget_bytes"] = *options.budget_bytes;
+  return json;
+}
+
+Json TensorToJson(const PlannedTensor& tensor, uint64_t block_size) {
+  Json selected = Json::array();
+  for (const BlockSet& blocks : tensor.selected) selected.push_back(blocks.ToText());
+  Json sources = Json::array();
+  for (const ExpertSource& source : tensor.sources) {
+    sources.push_back(source.present ? Json{{"name", source.name}, {"dtype", DTypeName(source.dtype)}} : Json());
+  }
+  return {
+      {"name", tensor.name},
+      {"dtype", DTypeName(tensor.dtype)},
+      {"out_dtype", DTypeName(tensor.out_dtype)},
+      {"shape", tensor.shape},
+      {"rule", record::ToJson(tensor.rule)},
+      {"reason", tensor.reason},
+      {"reads", tensor.reads},
+      {"compare", tensor.compare},
+      {"touched_blocks", tensor.Touched(block_size).Count()},
+      {"selected", std::move(selected)},
+      {"sources", std::move(sources)},
+  };
+}
+
+Json PlanToJson(const Plan& plan) {
+  Json tensors = Json::array();
+  for (const PlannedTensor& tensor : plan.tensors) tensors.push_back(TensorToJson(tensor, plan.options.block_size));
+  const double ratio = plan.objective_bound > 0 ? plan.objective / plan.objective_bound : 1.0;
+  return {
+      {"base", record::ToJson(plan.base)},
+      {"experts", record::ToJson(plan.experts)},
+      {"options", OptionsToJson(plan.options)},
+      {"tensors", std::move(tensors)},
+      {"dropped", record::ToJson(plan.dropped)},
+      {"planned",
+       {{"fingerprint_bytes", plan.fingerprint_bytes},
+        {"compare_bytes", plan.compare_bytes},
+        {"merge_bytes", plan.merge_bytes},
+        {"total_bytes", plan.PlannedBytes()}}},
+      {"objective", plan.objective},
+      {"objective_bound", plan.objective_bound},
+      {"objective_ratio", ratio},
+  };
+}
+
+PlanOptions ReadOptions(const Json& json) {
+  PlanOptions options;
+  options.strategy.name = json.at("strategy").get<std::string>();
+  options.strategy.density = Finite(json.at("density"), "density");
+  for (const Json& weight : json.at("weights")) options.strategy.weights.push_back(Finite(weight, "weights"));
+  options.strategy.lambda = Finite(json.at("lambda"), "lambda");
+  options.strategy.seed = Unsigned(json.at("seed"), "seed");
+  options.strategy.normalize = json.at("normalize").get<bool>();
+  options.strategy.trim_by_block = Choice(json.at("trim_scope"), "block", "tensor");
+  options.scoring = json.at("scoring").get<std::string>();
+  options.top_p = Finite(json.at("top_p"), "top_p");
+  Require(options.top_p > 0 && options.top_p <= 1, "top_p is not in (0, 1]");
+  if (!json.at("budget_bytes").is_null()) options.budget_bytes = Unsigned(json.at("budget_bytes"), "budget_bytes");
+  options.block_size = Unsigned(json.at("block_size"), "block_size");
+  Require(options.block_size > 0 && options.block_size <= kMaxBlockSize, "block_size is out of range");
+  if (json.at("out_dtype") != "same") {
+    options.out_dtype = record::Type(json.at("out_dtype"));
+    Require(IsFloat(*options.out_dtype), "out_dtype is not a float type");
+  }
+  options.resident_bytes = Unsigned(json.at("resident_bytes"), "resident_bytes");
+  options.allow_nonfinite = Choice(json.at("nonfinite"), "allow", "error");
+  if (Choice(json.at("missing"), "base", "error")) options.missing = MismatchPolicy::kBase;
+  if (Choice(json.at("extra"), "drop", "error")) options.extra = MismatchPolicy::kDrop;
+  return options;
+}
+
+ExpertSource ReadSource(const Json& json) {
+  if (json.is_null()) return {};
+  return {true, json.at("name").get<std::string>(), record::Type(json.at("dtype"))};
+}
+
+PlannedTensor ReadTensor(const Json& json, uint64_t block_size, size_t experts) {
+  PlannedTensor tensor;
+  tensor.name = json.at("name").get<std::string>();
+  tensor.dtype = record::Type(json.at("dtype"));
+  tensor.out_dtype = record::Type(json.at("out_dtype"));
+  tensor.shape = record::Shape(json.at("shape"));
+  tensor.rule = record::Rule(json.at("rule"));
+  tensor.reason = json.at("reason").get<std::string>();
+  const uint64_t reads = Unsigned(json.at("reads"), "reads");
+  Require(reads >= 1 && reads <= kMaxReads, "reads is out of range");
+  tensor.reads = static_cast<uint32_t>(reads);
+  tensor.compare = json.at("compare").get<bool>();
+  for (const Json& source : json.at("sources")) tensor.sources.push_back(ReadSource(source));
+  Require(tensor.sources.size() == experts, "sources does not have one entry an expert");
+  for (const Json& text : json.at("selected")) {
+    auto blocks = BlockSet::FromText(text.get_ref<const std::string&>(), tensor.Blocks(block_size));
+    Require(blocks.has_value(), "a selection of tensor '" + tensor.name + "' is malformed");
+    tensor.selected.push_back(std::move(*blocks));
+  }
+  Require(tensor.selected.size() == experts, "selected does not have one entry an expert");
+  for (size_t k = 0; k < experts; ++k) {
+    const bool allowed = tensor.sources[k].present && tensor.rule == TensorRule::kMerge;
+    Require(allowed || tensor.selected[k].Empty(), "tensor '" + tensor.name + "' selects what is not there");
+  }
+  return tensor;
+}
+
+Plan ReadPlan(const Json& json) {
+  Plan plan;
+  plan.options = ReadOptions(json.at("options"));
+  plan.base = record::Model(json.at("base"));
+  plan.experts = record::Models(json.at("experts"));
+  Require(!plan.experts.empty(), "there are no experts");
+  Require(plan.options.strategy.weights.size() == plan.experts.size(), "weights does not have one entry an expert");
+  for (const Json& tensor : json.at("tensors")) {
+    plan.tensors.push_back(ReadTensor(tensor, plan.options.block_size, plan.experts.size()));
+  }
+  plan.dropped = record::Dropped(json.at("dropped"), plan.experts.size());
+  const Json& planned = json.at("planned");
+  plan.fingerprint_bytes = Unsigned(planned.at("fingerprint_bytes"), "fingerprint_bytes");
+  plan.compare_bytes = Unsigned(planned.at("compare_bytes"), "compare_bytes");
+  plan.merge_bytes = Unsigned(planned.at("merge_bytes"), "merge_bytes");
+  plan.objective = Finite(json.at("objective"), "objective");
+  plan.objective_bound = Finite(json.at("objective_bound"), "objective_bound");
+  return plan;
+}
+
+}  // namespace
+
+std::string PlanIdOf(const std::string& plan_hash) { return plan_hash.substr(0, kPlanIdLength); }
+
+std::string PlanHash(const Plan& plan) { return record::HashOf(kPlan, PlanToJson(plan)); }
+
+std::string SerializePlan(const Plan& plan) { return record::ToText(kPlan, PlanToJson(plan)); }
+
+Result<Plan> ParsePlan(const std::string& text, const std::string& subject) {
+  Plan plan;
+  MERGEPIPE_RETURN_IF_ERROR(record::ReadRecord(kPlan, text, subject, [&](const Json& json) { plan = ReadPlan(json); }));
+  return plan;
+}
+
+}  // namespace mergepipe
