@@ -1,0 +1,76 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "mergepipe/base/dtype.h"
+#include "mergepipe/base/error.h"
+#include "mergepipe/io/file.h"
+#include "mergepipe/plan/block_set.h"
+#include "mergepipe/plan/strategy_options.h"
+
+/// \file
+/// What one rank is told to do. Everything in it is resolved: no rank but 0 reads a header, a catalog or the plan.
+namespace mergepipe {
+
+/// A weight file that a rank opens for reading. It must still be as rank 0 saw it: same size and time.
+struct SourceFile {
+  std::string path;
+  uint64_t size = 0;
+  int64_t mtime_ns = 0;
+  uint64_t data_begin = 0;
+};
+
+/// A tensor in a SourceFile.
+struct SourceTensor {
+  bool present = false;
+  DType dtype = DType::kF32;
+  uint32_t file = 0;
+  uint64_t offset = 0;  ///< of element 0, absolute
+};
+
+/// Blocks [begin, end) of one output tensor, which this rank makes.
+struct TensorPart {
+  uint32_t tensor = 0;  ///< in the plan
+  std::string name;
+  uint64_t elements = 0;  ///< of the whole tensor
+  uint64_t begin = 0;     ///< blocks
+  uint64_t end = 0;
+  bool merge = false;    ///< by the strategy; else the base's bytes
+  bool compare = false;  ///< read the experts' bytes too and compare them with the base's
+  uint32_t reads = 1;    ///< 1: hold the selected bytes while observing; more: read them again in each round
+  SourceTensor base;
+  DType out_dtype = DType::kF32;
+  uint32_t out_file = 0;
+  uint64_t out_offset = 0;            ///< of element 0, absolute
+  std::vector<SourceTensor> experts;  ///< one for each expert; their dtypes are those of the plan
+  std::vector<BlockSet> selected;     ///< one for each expert; only blocks of [begin, end)
+  std::vector<uint64_t> selected_elements;  ///< of the whole tensor, one for each expert
+  /// Ranks that make parts of this tensor; their statistics are exchanged if there are several.
+  int first_rank = 0;
+  int last_rank = 0;
+  /// Neighbouring shared tensors have different parities, so that no rank waits for a neighbour's neighbour.
+  uint32_t shared_ordinal = 0;
+
+  bool shared() const { return first_rank != last_rank; }
+};
+
+struct Slice {
+  uint64_t block_size = 0;
+  StrategyOptions strategy;
+  bool allow_nonfinite = false;
+  std::vector<SourceFile> base_files;
+  std::vector<std::vector<SourceFile>> expert_files;  ///< one list for each expert
+  std::vector<std::string> expert_ids;
+  std::vector<std::string> output_files;  ///< paths in the staging directory; they exist with their full size
+  std::vector<TensorPart> parts;          ///< in file order
+  uint64_t merge_share = 0;               ///< expert bytes that may be read to merge
+  uint64_t compare_share = 0;             ///< and to compare integer tensors
+};
+
+/// A slice as bytes for another rank, and back. kInternal if the bytes are not those of a slice.
+std::string SerializeSlice(const Slice& slice);
+Result<Slice> ParseSlice(const std::string& bytes);
+
+}  // namespace mergepipe

@@ -1,0 +1,66 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "mergepipe/exec/report.h"
+#include "mergepipe/io/file.h"
+#include "mergepipe/manifest/manifest.h"
+
+namespace mergepipe {
+
+/// Facts about one execution that do not decide its bytes. meta.json, schema "mergepipe.meta/1", is written and never read:
+///
+///     run_id, version, started_at, finished_at (UTC), exit_status, command_line, out (absolute)
+///     seconds    {plan, exec}
+///     ranks      [{rank, host, threads, merge_seconds, sync_seconds, peak_memory_bytes, expert_bytes_read, base_bytes_read,
+///                output_bytes_written}]
+struct RunMeta {
+  std::string run_id;
+  std::vector<std::string> command_line;
+  std::string output_path;
+  std::string started_at;
+  std::string finished_at;
+  int exit_status = 0;
+  double plan_seconds = 0;
+  double exec_seconds = 0;
+  std::vector<SliceReport> ranks;  ///< their parts are not written
+};
+std::string SerializeMeta(const RunMeta& meta);
+
+/// The folder of one run, runs/<run_id>/, with plan.json, manifest.json and meta.json. Removed by the destructor unless kept.
+class RunFolder {
+ public:
+  /// Makes runs/<wanted>, or runs/<wanted>_2, ... if that is taken.
+  static Result<RunFolder> Create(FileSystem& files, const std::string& runs_directory, const std::string& wanted);
+  ~RunFolder();
+  RunFolder(RunFolder&& other) noexcept;
+  RunFolder& operator=(RunFolder&&) = delete;
+
+  const std::string& run_id() const { return run_id_; }
+  /// runs_directory as it was given, and the id.
+  const std::string& path() const { return path_; }
+
+  /// Writes one file of it, synced.
+  Status Write(const std::string& name, const std::string& text);
+  /// Makes the names durable.
+  Status Sync();
+  /// From here on the folder stays.
+  void Keep() { keep_ = true; }
+
+ private:
+  RunFolder(FileSystem& files, std::string runs_directory, std::string run_id);
+
+  FileSystem* files_;
+  std::string runs_directory_;
+  std::string run_id_;
+  std::string path_;
+  bool keep_ = false;
+};
+
+inline constexpr const char* kPlanName = "plan.json";
+inline constexpr const char* kMetaName = "meta.json";
+/// Larger records are refused when they are read.
+inline constexpr uint64_t kMaxRecordBytes = uint64_t{1} << 30;
+
+}  // namespace mergepipe

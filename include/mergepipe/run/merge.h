@@ -1,0 +1,79 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "mergepipe/comm/communicator.h"
+#include "mergepipe/exec/run_slice.h"
+#include "mergepipe/io/publish.h"
+#include "mergepipe/manifest/manifest.h"
+#include "mergepipe/plan/plan.h"
+
+namespace mergepipe {
+
+/// The inputs of a merge, as the user names them.
+struct MergeInputs {
+  std::string catalog;               ///< file; made if absent
+  std::string base;                  ///< a registered id, or a path
+  std::vector<std::string> experts;  ///< likewise
+};
+
+/// Where the results go.
+struct MergeTarget {
+  std::string directory;
+  std::string model_id;  ///< empty: the directory's name
+  std::string runs_directory = "runs";
+  bool overwrite = false;
+};
+
+struct MergeOptions {
+  MergeInputs inputs;
+  MergeTarget target;
+  PlanOptions plan;
+  ExecLimits limits;
+  std::vector<std::string> command_line;  ///< for meta.json
+  PublishHook publish_hook;               ///< for tests
+};
+
+/// A plan with what was needed to make it; `warnings` are for people.
+struct PlannedMerge {
+  Plan plan;
+  std::string plan_text;  ///< of plan.json
+  std::string plan_hash;
+  uint64_t probe_bytes_read = 0;  ///< of experts, for fingerprints
+  double seconds = 0;
+  std::vector<std::string> warnings;
+};
+
+struct MergeOutcome {
+  std::string run_id;
+  std::string run_directory;  ///< under the runs directory as it was given
+  std::string plan_id;
+  Manifest manifest;
+  double plan_seconds = 0;
+  double exec_seconds = 0;
+  std::vector<std::string> warnings;
+};
+
+/// Plans only: reads headers and fingerprints, writes nothing but the catalog's rows of the models and the plan. Not collective.
+Result<PlannedMerge> PlanMerge(FileSystem& files, const MergeOptions& options);
+
+/// The whole merge. Collective: every rank calls it with the same options; the outcome is rank 0's (elsewhere it is empty), an error is
+/// everyone's. On an error there is no output directory, no run folder and no staging directory.
+Result<MergeOutcome> RunMerge(FileSystem& files, Communicator& communicator, const MergeOptions& options);
+
+struct ReplayOptions {
+  std::string run;      ///< a run id, or a run folder
+  std::string catalog;
+  MergeInputs inputs;   ///< paths to take instead of the registered ones; may be empty
+  MergeTarget target;
+  ExecLimits limits;
+  std::vector<std::string> command_line;
+};
+
+/// Executes a stored plan again. The inputs must have the plan's fingerprints; every hash of the new output is compared with the stored
+/// manifest's before it is published (kVerification if one differs). Collective, as RunMerge.
+Result<MergeOutcome> RunReplay(FileSystem& files, Communicator& communicator, const ReplayOptions& options);
+
+}  // namespace mergepipe

@@ -1,0 +1,197 @@
+#include "mergepipe/manifest/manifest_codec.h"
+
+#include "mergepipe/plan/plan_codec.h"
+#include "mergepipe/plan/record_json.h"
+
+namespace mergepipe {
+namespace {
+
+using record::Json;
+using record::Require;
+
+constexpr record::Kind kManifest = {"manifest", "manifest_hash", nullptr};
+
+Json NonFiniteToJson(const NonFiniteCount& count) { return Json::array({count.nan, count.inf}); }
+
+Json TensorToJson(const ManifestTensor& tensor) {
+  Json experts = Json::array();
+  for (const ManifestSource& source : tensor.sources) {
+    experts.push_back({{"expert", source.expert},
+                       {"blocks", source.blocks.ToText()},
+                       {"read_hash", source.read_hash.ToHex()},
+                       {"nonfinite", NonFiniteToJson(source.nonfinite)},
+                       {"differs", source.differs}});
+  }
+  return {
+      {"name", tensor.name},
+      {"dtype", DTypeName(tensor.dtype)},
+      {"shape", tensor.shape},
+      {"rule", record::ToJson(tensor.rule)},
+      {"reason", tensor.reason},
+      {"file", tensor.file},
+      {"blocks", tensor.blocks},
+      {"touched_blocks", tensor.touched_blocks},
+      {"hash", tensor.hash.ToHex()},
+      {"nonfinite",
+       {{"base", NonFiniteToJson(tensor.base_nonfinite)}, {"made", NonFiniteToJson(tensor.made_nonfinite)}}},
+      {"experts", std::move(experts)},
+  };
+}
+
+Json FilesToJson(const std::vector<ManifestFile>& files) {
+  Json json = Json::array();
+  for (const ManifestFile& file : files) {
+    json.push_back({{"name", file.name}, {"size", file.size}, {"hash", file.hash.ToHex()}});
+  }
+  return json;
+}
+
+Json IoToJson(const IoCounts& io) {
+  return {{"probe_bytes_read", io.probe_bytes_read},
+          {"expert_bytes_read", io.expert_bytes_read},
+          {"base_bytes_read", io.base_bytes_read},
+          {"output_bytes_written", io.output_bytes_written},
+          {"copied_bytes", io.copied_bytes}};
+}
+
+Json AllIoToJson(const Manifest& manifest) {
+  Json by_rank = Json::array();
+  for (const RankIo& rank : manifest.by_rank) {
+    Json json = IoToJson(rank.io);
+    json["rank"] = rank.rank;
+    json["host"] = rank.host;
+    by_rank.push_back(std::move(json));
+  }
+  Json io = IoToJson(manifest.io);
+  io["budget_bytes"] = manifest.budget_bytes ? Json(*manifest.budget_bytes) : Json();
+  io["planned_expert_bytes"] = manifest.planned_expert_bytes;
+  io["by_rank"] = std::move(by_rank);
+  return io;
+}
+
+Json ManifestToJson(const Manifest& manifest) {
+  Json tensors = Json::array();
+  for (const ManifestTensor& tensor : manifest.tensors) tensors.push_back(TensorToJson(tensor));
+  Json left_out = Json::array();
+  for (const LeftOutFile& file : manifest.left_out) left_out.push_back({{"name", file.path}, {"reason", file.reason}});
+  return {
+      {"run_id", manifest.run_id},
+      {"model_id", manifest.model_id},
+      {"plan_id", PlanIdOf(manifest.plan_hash)},
+      {"plan_hash", manifest.plan_hash},
+      {"block_size", manifest.block_size},
+      {"base", record::ToJson(manifest.base)},
+      {"experts", record::ToJson(manifest.experts)},
+      {"tensors", std::move(tensors)},
+      {"dropped", record::ToJson(manifest.dropped)},
+      {"files", FilesToJson(manifest.files)},
+      {"side_files", FilesToJson(manifest.side_files)},
+      {"left_out", std::move(left_out)},
+      {"io", AllIoToJson(manifest)},
+  };
+}
+
+uint64_t Unsigned(const Json& value) { return record::Unsigned(value, "a number"); }
+
+NonFiniteCount ReadNonFinite(const Json& json) { return {Unsigned(json.at(0)), Unsigned(json.at(1))}; }
+
+// The text is data from elsewhere: a name must not lead out of the directory.
+std::string ReadName(const Json& json) {
+  const std::string& name = json.get_ref<const std::string&>();
+  const std::string slashed = "/" + name + "/";
+  const bool plain = !name.empty() && name.front() != '/' && name.find('\0') == std::string::npos &&
+                     slashed.find("/../") == std::string::npos && slashed.find("/./") == std::string::npos &&
+                     slashed.find("//") == std::string::npos;
+  Require(plain, "a file name leads out of the directory");
+  return name;
+}
+
+std::vector<ManifestFile> ReadFiles(const Json& json) {
+  std::vector<ManifestFile> files;
+  for (const Json& file : json) {
+    files.push_back({ReadName(file.at("name")), Unsigned(file.at("size")), record::Hash(file.at("hash"))});
+  }
+  return files;
+}
+
+ManifestSource ReadTensorSource(const Json& json, uint64_t blocks, size_t experts) {
+  const uint64_t expert = Unsigned(json.at("expert"));
+  Require(expert < experts, "a tensor names an expert that is not there");
+  auto set = BlockSet::FromText(json.at("blocks").get_ref<const std::string&>(), blocks);
+  Require(set.has_value(), "a set of blocks is malformed");
+  return {static_cast<uint32_t>(expert), std::move(*set), record::Hash(json.at("read_hash")),
+          ReadNonFinite(json.at("nonfinite")), json.at("differs").get<bool>()};
+}
+
+ManifestTensor ReadTensor(const Json& json, uint64_t block_size, size_t experts) {
+  ManifestTensor tensor;
+  tensor.name = json.at("name").get<std::string>();
+  tensor.dtype = record::Type(json.at("dtype"));
+  tensor.shape = record::Shape(json.at("shape"));
+  tensor.rule = record::Rule(json.at("rule"));
+  tensor.reason = json.at("reason").get<std::string>();
+  tensor.file = ReadName(json.at("file"));
+  tensor.blocks = Unsigned(json.at("blocks"));
+  Require(tensor.blocks == CeilDivide(*CheckedProduct(tensor.shape), block_size), "a number of blocks is wrong");
+  tensor.touched_blocks = Unsigned(json.at("touched_blocks"));
+  tensor.hash = record::Hash(json.at("hash"));
+  tensor.base_nonfinite = ReadNonFinite(json.at("nonfinite").at("base"));
+  tensor.made_nonfinite = ReadNonFinite(json.at("nonfinite").at("made"));
+  for (const Json& source : json.at("experts")) {
+    tensor.sources.push_back(ReadTensorSource(source, tensor.blocks, experts));
+  }
+  return tensor;
+}
+
+IoCounts ReadIo(const Json& json) {
+  return {Unsigned(json.at("probe_bytes_read")), Unsigned(json.at("expert_bytes_read")),
+          Unsigned(json.at("base_bytes_read")), Unsigned(json.at("output_bytes_written")),
+          Unsigned(json.at("copied_bytes"))};
+}
+
+void ReadAllIo(const Json& json, Manifest& manifest) {
+  manifest.io = ReadIo(json);
+  if (!json.at("budget_bytes").is_null()) manifest.budget_bytes = Unsigned(json.at("budget_bytes"));
+  manifest.planned_expert_bytes = Unsigned(json.at("planned_expert_bytes"));
+  for (const Json& rank : json.at("by_rank")) {
+    manifest.by_rank.push_back({rank.at("rank").get<int>(), rank.at("host").get<std::string>(), ReadIo(rank)});
+  }
+}
+
+Manifest ReadManifest(const Json& json) {
+  Manifest manifest;
+  manifest.run_id = json.at("run_id").get<std::string>();
+  manifest.model_id = json.at("model_id").get<std::string>();
+  manifest.plan_hash = json.at("plan_hash").get<std::string>();
+  Require(json.at("plan_id") == PlanIdOf(manifest.plan_hash), "plan_id is not that of plan_hash");
+  manifest.block_size = Unsigned(json.at("block_size"));
+  Require(manifest.block_size > 0 && manifest.block_size <= kMaxBlockSize, "block_size is out of range");
+  manifest.base = record::Model(json.at("base"));
+  manifest.experts = record::Models(json.at("experts"));
+  for (const Json& tensor : json.at("tensors")) {
+    manifest.tensors.push_back(ReadTensor(tensor, manifest.block_size, manifest.experts.size()));
+  }
+  manifest.dropped = record::Dropped(json.at("dropped"), manifest.experts.size());
+  manifest.files = ReadFiles(json.at("files"));
+  manifest.side_files = ReadFiles(json.at("side_files"));
+  for (const Json& file : json.at("left_out")) {
+    manifest.left_out.push_back({file.at("name").get<std::string>(), file.at("reason").get<std::string>()});
+  }
+  ReadAllIo(json.at("io"), manifest);
+  return manifest;
+}
+
+}  // namespace
+
+std::string ManifestHash(const Manifest& manifest) { return record::HashOf(kManifest, ManifestToJson(manifest)); }
+
+std::string SerializeManifest(const Manifest& manifest) { return record::ToText(kManifest, ManifestToJson(manifest)); }
+
+Result<Manifest> ParseManifest(const std::string& text, const std::string& subject) {
+  Manifest manifest;
+  MERGEPIPE_RETURN_IF_ERROR(
+      record::ReadRecord(kManifest, text, subject, [&](const Json& json) { manifest = ReadManifest(json); }));
+  return manifest;
+}
+
+}  // namespace mergepipe

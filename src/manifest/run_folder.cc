@@ -1,0 +1,71 @@
+#include "mergepipe/manifest/run_folder.h"
+
+#include <nlohmann/json.hpp>
+#include <utility>
+
+namespace mergepipe {
+namespace {
+constexpr int kMaxAttempts = 10'000;
+}
+
+std::string SerializeMeta(const RunMeta& meta) {
+  nlohmann::json ranks = nlohmann::json::array();
+  for (const SliceReport& rank : meta.ranks) {
+    ranks.push_back({{"rank", rank.rank},
+                     {"host", rank.host},
+                     {"threads", rank.threads},
+                     {"merge_seconds", rank.merge_seconds},
+                     {"sync_seconds", rank.sync_seconds},
+                     {"peak_memory_bytes", rank.peak_memory_bytes},
+                     {"expert_bytes_read", rank.expert_bytes_read},
+                     {"base_bytes_read", rank.base_bytes_read},
+                     {"output_bytes_written", rank.output_bytes_written}});
+  }
+  const nlohmann::json json = {
+      {"schema", "mergepipe.meta/1"},
+      {"version", MERGEPIPE_VERSION},
+      {"run_id", meta.run_id},
+      {"command_line", meta.command_line},
+      {"out", meta.output_path},
+      {"started_at", meta.started_at},
+      {"finished_at", meta.finished_at},
+      {"exit_status", meta.exit_status},
+      {"seconds", {{"plan", meta.plan_seconds}, {"exec", meta.exec_seconds}}},
+      {"ranks", std::move(ranks)},
+  };
+  // A command line need not be UTF-8.
+  return json.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+}
+
+RunFolder::RunFolder(FileSystem& files, std::string runs_directory, std::string run_id)
+    : files_(&files), runs_directory_(std::move(runs_directory)), run_id_(std::move(run_id)),
+      path_(JoinPath(runs_directory_, run_id_)) {}
+
+RunFolder::RunFolder(RunFolder&& other) noexcept
+    : files_(std::exchange(other.files_, nullptr)), runs_directory_(std::move(other.runs_directory_)),
+      run_id_(std::move(other.run_id_)), path_(std::move(other.path_)), keep_(other.keep_) {}
+
+RunFolder::~RunFolder() {
+  if (files_ != nullptr && !keep_) static_cast<void>(files_->Remove(path_));
+}
+
+Result<RunFolder> RunFolder::Create(FileSystem& files, const std::string& runs_directory, const std::string& wanted) {
+  MERGEPIPE_RETURN_IF_ERROR(files.CreateDirectories(runs_directory));
+  for (int attempt = 1; attempt <= kMaxAttempts; ++attempt) {
+    const std::string run_id = attempt == 1 ? wanted : wanted + "_" + std::to_string(attempt);
+    MERGEPIPE_ASSIGN_OR_RETURN(const bool made, files.CreateDirectory(JoinPath(runs_directory, run_id)));
+    if (made) return RunFolder(files, runs_directory, run_id);
+  }
+  return Fail(ErrorKind::kIo, runs_directory, "has no free name for run '" + wanted + "'", "choose another --runs-dir");
+}
+
+Status RunFolder::Write(const std::string& name, const std::string& text) {
+  return WriteNewFile(*files_, JoinPath(path_, name), text);
+}
+
+Status RunFolder::Sync() {
+  MERGEPIPE_RETURN_IF_ERROR(files_->SyncDirectory(path_));
+  return files_->SyncDirectory(runs_directory_);
+}
+
+}  // namespace mergepipe

@@ -1,0 +1,26 @@
+#pragma once
+
+#include <functional>
+
+#include "run/inputs.h"
+
+namespace mergepipe {
+
+/// A plan that is to be executed, known to rank 0 only.
+struct ExecuteRequest {
+  PlannedMerge planned;
+  ResolvedInputs inputs;
+  MergeTarget target;
+  std::string catalog;
+  std::vector<std::string> command_line;
+  std::string started_at;
+  std::optional<Manifest> expected;  ///< replay: what the hashes must be
+  PublishHook publish_hook;
+};
+
+/// Merges, publishes and records what `prepare` gives on rank 0 (it is not called elsewhere). Collective; the outcome is rank 0's, an error
+/// is everyone's.
+Result<MergeOutcome> ExecuteOnAll(FileSystem& files, Communicator& communicator, const ExecLimits& limits,
+                                  const std::function<Result<ExecuteRequest>()>& prepare);
+
+}  // namespace mergepipe

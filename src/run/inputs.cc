@@ -1,0 +1,155 @@
+#include "run/inputs.h"
+
+#include <algorithm>
+#include <set>
+
+#include "mergepipe/base/text.h"
+#include "mergepipe/io/budget_gate.h"
+
+namespace mergepipe {
+namespace {
+
+// Keeps the first kind of error and all problems.
+class Failures {
+ public:
+  void Add(const Error& error) {
+    if (problems_.empty()) kind_ = error.kind();
+    problems_.Add(error);
+  }
+  Status ToStatus() const { return problems_.ToStatus(kind_); }
+
+ private:
+  ErrorKind kind_ = ErrorKind::kBadInput;
+  ProblemList problems_;
+};
+
+Status CheckDistinct(const ResolvedInputs& inputs) {
+  std::set<std::string> paths = {inputs.base.record.layout.path};
+  for (const ResolvedModel& expert : inputs.experts) {
+    const std::string& path = expert.record.layout.path;
+    if (!paths.insert(path).second) {
+      return Fail(ErrorKind::kUsage, "--experts", Quote(path) + " is given twice (or is the base)",
+                  "name every model once; --weights gives one more weight");
+    }
+  }
+  return {};
+}
+
+Status TakeFingerprints(FileSystem& files, ModelResolver& resolver, std::optional<uint64_t> budget_bytes,
+                        ResolvedInputs& inputs) {
+  MERGEPIPE_RETURN_IF_ERROR(resolver.Fingerprint(files, inputs.base));
+  uint64_t needed = 0;
+  for (const ResolvedModel& expert : inputs.experts) needed += FingerprintBytes(expert.record.layout);
+  if (budget_bytes && needed > *budget_bytes) {
+    return Fail(ErrorKind::kUsage, "--io-budget-mb",
+                "a budget of " + FormatBytes(Bytes(*budget_bytes)) + " does not even cover the experts' fingerprints (" +
+                    FormatBytes(Bytes(needed)) + ")",
+                "give at least " + std::to_string(CeilDivide(needed, kMiB) + 1) + " MiB");
+  }
+  BudgetShare share{Bytes(needed)};
+  const auto gated = GateAllReads(files, share);
+  for (ResolvedModel& expert : inputs.experts) MERGEPIPE_RETURN_IF_ERROR(resolver.Fingerprint(*gated, expert));
+  inputs.probe_bytes_read = share.spent().count();
+  return {};
+}
+
+Status NameModels(ModelResolver& resolver, ResolvedInputs& inputs) {
+  std::vector<std::string> taken;
+  std::vector<ResolvedModel*> models = {&inputs.base};
+  for (ResolvedModel& expert : inputs.experts) models.push_back(&expert);
+  for (const ResolvedModel* model : models) {
+    if (!model->record.id.empty()) taken.push_back(model->record.id);
+  }
+  for (ResolvedModel* model : models) {
+    if (!model->record.id.empty()) continue;
+    MERGEPIPE_RETURN_IF_ERROR(resolver.NameIt(*model, taken));
+    taken.push_back(model->record.id);
+  }
+  return {};
+}
+
+}  // namespace
+
+std::vector<ModelRecord> ResolvedInputs::Changed() const {
+  std::vector<ModelRecord> changed;
+  if (base.changed) changed.push_back(base.record);
+  for (const ResolvedModel& expert : experts) {
+    if (expert.changed) changed.push_back(expert.record);
+  }
+  return changed;
+}
+
+std::vector<const ModelRecord*> ResolvedInputs::Experts() const {
+  std::vector<const ModelRecord*> records;
+  for (const ResolvedModel& expert : experts) records.push_back(&expert.record);
+  return records;
+}
+
+std::vector<std::string> ResolvedInputs::Paths() const {
+  std::vector<std::string> paths = {base.record.layout.path};
+  for (const ResolvedModel& expert : experts) paths.push_back(expert.record.layout.path);
+  return paths;
+}
+
+Result<ResolvedInputs> ResolveInputs(FileSystem& files, Catalog* catalog, const MergeInputs& inputs,
+                                     std::optional<uint64_t> budget_bytes) {
+  ModelResolver resolver(files, catalog);
+  ResolvedInputs resolved;
+  Failures failures;
+  if (auto base = resolver.Find(inputs.base, "--base")) {
+    resolved.base = std::move(*base);
+  } else {
+    failures.Add(base.error());
+  }
+  for (const std::string& argument : inputs.experts) {
+    if (auto expert = resolver.Find(argument, "--experts")) {
+      resolved.experts.push_back(std::move(*expert));
+    } else {
+      failures.Add(expert.error());
+    }
+  }
+  MERGEPIPE_RETURN_IF_ERROR(failures.ToStatus());
+  MERGEPIPE_RETURN_IF_ERROR(CheckDistinct(resolved));
+  MERGEPIPE_RETURN_IF_ERROR(TakeFingerprints(files, resolver, budget_bytes, resolved));
+  MERGEPIPE_RETURN_IF_ERROR(NameModels(resolver, resolved));
+  return resolved;
+}
+
+Status CheckUnchanged(FileSystem& files, const ModelLayout& layout) {
+  for (uint32_t i = 0; i < layout.files.size(); ++i) {
+    MERGEPIPE_ASSIGN_OR_RETURN(const FileInfo now, files.Stat(layout.FilePath(i)));
+    if (now == layout.files[i].info) continue;
+    return Fail(ErrorKind::kBadInput, layout.FilePath(i), "was changed or replaced during the merge",
+                "do not change inputs during a merge; run it again");
+  }
+  return {};
+}
+
+std::vector<std::string> InputWarnings(const ResolvedInputs& inputs, const Plan& plan) {
+  std::vector<std::string> warnings;
+  for (size_t k = 0; k < inputs.experts.size(); ++k) {
+    const ModelRecord& expert = inputs.experts[k].record;
+    if (expert.fingerprint == inputs.base.record.fingerprint) {
+      warnings.push_back("expert " + Quote(expert.id) + " looks identical to the base (same fingerprint)");
+    }
+    std::vector<std::string> missing;
+    for (const PlannedTensor& tensor : plan.tensors) {
+      if (!tensor.sources[k].present) missing.push_back(tensor.name);
+    }
+    if (!missing.empty()) {
+      warnings.push_back("expert " + Quote(expert.id) + " lacks " + std::to_string(missing.size()) +
+                         " tensors, which stay as in the base: " + JoinNames(missing, 3));
+    }
+    std::vector<std::string> dropped;
+    for (const DroppedTensor& tensor : plan.dropped) {
+      if (tensor.expert == k) dropped.push_back(tensor.name);
+    }
+    if (!dropped.empty()) {
+      warnings.push_back("expert " + Quote(expert.id) + " has " + std::to_string(dropped.size()) +
+                         " tensors that are left out: " + JoinNames(dropped, 3));
+    }
+  }
+  return warnings;
+}
+
+}  // namespace mergepipe

@@ -1,0 +1,34 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "mergepipe/plan/planner.h"
+#include "mergepipe/run/merge.h"
+#include "mergepipe/run/models.h"
+
+namespace mergepipe {
+
+/// Base and experts of a merge, with their headers and fingerprints.
+struct ResolvedInputs {
+  ResolvedModel base;
+  std::vector<ResolvedModel> experts;
+  uint64_t probe_bytes_read = 0;  ///< of experts, for fingerprints
+
+  /// Those that are to be put into the catalog.
+  std::vector<ModelRecord> Changed() const;
+  std::vector<const ModelRecord*> Experts() const;
+  std::vector<std::string> Paths() const;
+};
+
+/// Reads all headers, then the fingerprints that are not known, within `budget_bytes`. Problems of all models are reported together.
+Result<ResolvedInputs> ResolveInputs(FileSystem& files, Catalog* catalog, const MergeInputs& inputs,
+                                     std::optional<uint64_t> budget_bytes);
+
+/// kBadInput naming the file if an input is not what it was when its header was read.
+Status CheckUnchanged(FileSystem& files, const ModelLayout& layout);
+
+/// What a person should know before the merge, beyond errors.
+std::vector<std::string> InputWarnings(const ResolvedInputs& inputs, const Plan& plan);
+
+}  // namespace mergepipe

@@ -1,0 +1,130 @@
+#include "run/staging.h"
+
+#include <algorithm>
+
+#include "mergepipe/base/text.h"
+#include "mergepipe/manifest/manifest_codec.h"
+
+namespace mergepipe {
+namespace {
+
+// Side files, index and records come on top of the weights.
+constexpr uint64_t kSpaceForTheRest = 16 * kMiB;
+
+Status CheckSpace(FileSystem& files, const std::string& parent, const OutputLayout& layout) {
+  uint64_t needed = kSpaceForTheRest;
+  for (const OutputFile& file : layout.files) needed += file.size;
+  MERGEPIPE_ASSIGN_OR_RETURN(const uint64_t free, files.FreeSpace(parent));
+  if (needed <= free) return {};
+  return Fail(ErrorKind::kNoSpace, parent,
+              "the output needs " + FormatBytes(Bytes(needed)) + ", the disk has " + FormatBytes(Bytes(free)),
+              "free some space, or choose an --out on another disk");
+}
+
+Status MakeWeightFile(FileSystem& files, const std::string& path, const OutputFile& file) {
+  MERGEPIPE_ASSIGN_OR_RETURN(const auto out, files.Create(path, file.size));
+  MERGEPIPE_RETURN_IF_ERROR(out->WriteAt(0, std::as_bytes(std::span(file.header))));
+  MERGEPIPE_RETURN_IF_ERROR(out->Sync());
+  return out->Close();
+}
+
+bool IsWithin(const std::string& path, const std::string& directory) {
+  return path == directory || path.starts_with(directory + "/");
+}
+
+}  // namespace
+
+Status Staging::CheckTarget(FileSystem& files, const MergeTarget& target, const std::vector<std::string>& inputs) {
+  const std::string path = AbsolutePath(target.directory);
+  for (const std::string& input : inputs) {
+    if (IsWithin(input, path) || IsWithin(path, input)) {
+      return Fail(ErrorKind::kUsage, "--out", Quote(target.directory) + " is, holds or lies in an input (" + input + ")",
+                  "choose another directory");
+    }
+  }
+  MERGEPIPE_ASSIGN_OR_RETURN(const bool there, files.Exists(path));
+  if (there) {
+    if (!target.overwrite) {
+      return Fail(ErrorKind::kUsage, "--out", Quote(target.directory) + " exists already",
+                  "choose another directory, or pass --overwrite");
+    }
+    MERGEPIPE_ASSIGN_OR_RETURN(const bool ours, files.Exists(JoinPath(path, kManifestName)));
+    if (!ours) {
+      return Fail(ErrorKind::kUsage, "--out", Quote(target.directory) + " was not made by mergepipe (it has no manifest.json)",
+                  "--overwrite replaces earlier outputs only; remove it yourself, or choose another directory");
+    }
+  }
+  const auto parent = files.Stat(ParentPath(path));
+  if (!parent || parent->kind != FileKind::kDirectory) {
+    return Fail(ErrorKind::kUsage, "--out", "the directory " + Quote(ParentPath(path)) + " does not exist", "create it first");
+  }
+  return {};
+}
+
+Result<std::unique_ptr<Staging>> Staging::Create(FileSystem& files, const MergeTarget& target, const std::string& plan_id,
+                                                 const OutputLayout& layout) {
+  std::unique_ptr<Staging> staging(new Staging(files, StagingPaths::For(target.directory, plan_id)));
+  const StagingPaths& paths = staging->paths_;
+  MERGEPIPE_RETURN_IF_ERROR(CheckSpace(files, paths.parent, layout));
+  MERGEPIPE_ASSIGN_OR_RETURN(staging->lock_, files.Lock(paths.lock));
+  // Left by a killed run of the same plan: its lock is free, so nobody is writing there.
+  MERGEPIPE_RETURN_IF_ERROR(files.Remove(paths.staging));
+  staging->created_ = true;
+  MERGEPIPE_RETURN_IF_ERROR(files.CreateDirectories(paths.staging));
+  for (const OutputFile& file : layout.files) {
+    MERGEPIPE_RETURN_IF_ERROR(MakeWeightFile(files, JoinPath(paths.staging, file.name), file));
+  }
+  return staging;
+}
+
+Staging::~Staging() {
+  // An error here leaves a directory that the next run of this plan removes.
+  if (created_) static_cast<void>(files_.Remove(paths_.staging));
+}
+
+Result<ManifestFile> Staging::AddFile(const std::string& name, const std::string& text) {
+  for (size_t slash = name.find('/'); slash != std::string::npos; slash = name.find('/', slash + 1)) {
+    const std::string subdirectory = name.substr(0, slash);
+    if (std::find(subdirectories_.begin(), subdirectories_.end(), subdirectory) != subdirectories_.end()) continue;
+    MERGEPIPE_RETURN_IF_ERROR(files_.CreateDirectories(JoinPath(paths_.staging, subdirectory)));
+    subdirectories_.push_back(subdirectory);
+  }
+  MERGEPIPE_RETURN_IF_ERROR(WriteNewFile(files_, JoinPath(paths_.staging, name), text));
+  return ManifestFile{name, text.size(), HashText(text)};
+}
+
+Status Staging::Publish(bool overwrite, const PublishHook& hook) {
+  MERGEPIPE_RETURN_IF_ERROR(PublishDirectory(files_, paths_, subdirectories_, overwrite, hook));
+  created_ = false;
+  return {};
+}
+
+Status AddSideFiles(FileSystem& files, const ModelLayout& base, const OutputLayout& layout, std::optional<DType> out_dtype,
+                    Staging& staging, Manifest& manifest) {
+  const auto add = [&](const std::string& name, const std::string& text) -> Status {
+    MERGEPIPE_ASSIGN_OR_RETURN(const ManifestFile file, staging.AddFile(name, text));
+    manifest.side_files.push_back(file);
+    return {};
+  };
+  if (base.is_directory) {
+    MERGEPIPE_ASSIGN_OR_RETURN(SideFiles side, ListSideFiles(files, base.directory));
+    for (const SideFile& file : side.copied) {
+      const std::string path = JoinPath(base.directory, file.path);
+      MERGEPIPE_ASSIGN_OR_RETURN(std::string text, ReadSmallFile(files, path, kMaxSideFileBytes));
+      if (file.path == "config.json" && out_dtype) {
+        MERGEPIPE_ASSIGN_OR_RETURN(text, EditConfig(text, *out_dtype, path));
+      }
+      MERGEPIPE_RETURN_IF_ERROR(add(file.path, text));
+    }
+    manifest.left_out = std::move(side.left_out);
+  }
+  if (layout.index_name) {
+    const std::string path = JoinPath(base.directory, *layout.index_name);
+    MERGEPIPE_ASSIGN_OR_RETURN(const std::string base_index, ReadSmallFile(files, path, kMaxSideFileBytes));
+    MERGEPIPE_ASSIGN_OR_RETURN(const std::string text, IndexText(layout, base_index, path));
+    MERGEPIPE_RETURN_IF_ERROR(add(*layout.index_name, text));
+  }
+  return {};
+}
+
+}  // namespace mergepipe

@@ -1,0 +1,51 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "mergepipe/format/output_layout.h"
+#include "mergepipe/format/side_files.h"
+#include "mergepipe/io/publish.h"
+#include "mergepipe/manifest/manifest.h"
+#include "mergepipe/run/merge.h"
+
+namespace mergepipe {
+
+/// The directory in which rank 0 lets an output come into being, locked against other jobs. Removed by the destructor unless it was published.
+class Staging {
+ public:
+  /// Checks the target before anything is read: not there (or, with `overwrite`, an output of this program and none of `inputs`), and its
+  /// parent is there.
+  static Status CheckTarget(FileSystem& files, const MergeTarget& target, const std::vector<std::string>& inputs);
+
+  /// Locks the target and makes the directory with all weight files, headers written, at full size. kNoSpace if the disk cannot hold them.
+  static Result<std::unique_ptr<Staging>> Create(FileSystem& files, const MergeTarget& target, const std::string& plan_id,
+                                                 const OutputLayout& layout);
+  ~Staging();
+  Staging(const Staging&) = delete;
+  Staging& operator=(const Staging&) = delete;
+
+  const std::string& directory() const { return paths_.staging; }
+
+  /// Makes `name` (with '/' for subdirectories) with `text`, synced, and returns its record.
+  Result<ManifestFile> AddFile(const std::string& name, const std::string& text);
+  /// Puts the directory into place.
+  Status Publish(bool overwrite, const PublishHook& hook);
+
+ private:
+  Staging(FileSystem& files, StagingPaths paths) : files_(files), paths_(std::move(paths)) {}
+
+  FileSystem& files_;
+  StagingPaths paths_;
+  std::unique_ptr<FileLock> lock_;
+  std::vector<std::string> subdirectories_;
+  bool created_ = false;
+};
+
+/// Copies the base's side files into the staging directory, config.json with the output's dtype, and the index; fills side_files and
+/// left_out of the manifest.
+Status AddSideFiles(FileSystem& files, const ModelLayout& base, const OutputLayout& layout, std::optional<DType> out_dtype,
+                    Staging& staging, Manifest& manifest);
+
+}  // namespace mergepipe

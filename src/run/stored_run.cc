@@ -1,0 +1,56 @@
+#include "run/stored_run.h"
+
+#include "mergepipe/base/nearest_name.h"
+#include "mergepipe/base/text.h"
+#include "mergepipe/manifest/manifest_codec.h"
+#include "mergepipe/manifest/run_folder.h"
+#include "mergepipe/plan/plan_codec.h"
+
+namespace mergepipe {
+namespace {
+
+Result<bool> HasPlan(FileSystem& files, const std::string& directory) {
+  return files.Exists(JoinPath(directory, kPlanName));
+}
+
+}  // namespace
+
+Result<std::string> FindRunFolder(FileSystem& files, Catalog* catalog, const std::string& runs_directory,
+                                  const std::string& run) {
+  MERGEPIPE_ASSIGN_OR_RETURN(const bool is_folder, HasPlan(files, run));
+  if (is_folder) return run;
+  std::vector<std::string> ids;
+  if (catalog != nullptr) {
+    MERGEPIPE_ASSIGN_OR_RETURN(const auto record, catalog->FindRun(run));
+    if (record) {
+      MERGEPIPE_ASSIGN_OR_RETURN(const bool there, HasPlan(files, record->run_directory));
+      if (there) return record->run_directory;
+    }
+    MERGEPIPE_ASSIGN_OR_RETURN(ids, catalog->RunIds());
+  }
+  const std::string in_runs = JoinPath(runs_directory, run);
+  MERGEPIPE_ASSIGN_OR_RETURN(const bool there, HasPlan(files, in_runs));
+  if (there) return in_runs;
+  const auto nearest = NearestName(run, ids);
+  return Fail(ErrorKind::kBadInput, run, "is neither a run folder nor a known run",
+              nearest ? "did you mean " + Quote(*nearest) + "?" : "give a run id, or the path of its folder (see --runs-dir and --db)");
+}
+
+Result<StoredRun> LoadRun(FileSystem& files, const RecordPlaces& places, const std::string& run) {
+  MERGEPIPE_ASSIGN_OR_RETURN(const auto catalog, Catalog::OpenIfExists(places.catalog));
+  StoredRun stored;
+  MERGEPIPE_ASSIGN_OR_RETURN(stored.directory, FindRunFolder(files, catalog.get(), places.runs_directory, run));
+  const std::string plan_path = JoinPath(stored.directory, kPlanName);
+  const std::string manifest_path = JoinPath(stored.directory, kManifestName);
+  MERGEPIPE_ASSIGN_OR_RETURN(stored.plan_text, ReadSmallFile(files, plan_path, kMaxRecordBytes));
+  MERGEPIPE_ASSIGN_OR_RETURN(stored.plan, ParsePlan(stored.plan_text, plan_path));
+  MERGEPIPE_ASSIGN_OR_RETURN(stored.manifest_text, ReadSmallFile(files, manifest_path, kMaxRecordBytes));
+  MERGEPIPE_ASSIGN_OR_RETURN(stored.manifest, ParseManifest(stored.manifest_text, manifest_path));
+  if (stored.manifest.plan_hash != PlanHash(stored.plan)) {
+    return Fail(ErrorKind::kVerification, manifest_path, "belongs to another plan than the plan.json beside it",
+                "the run folder was changed since it was written");
+  }
+  return stored;
+}
+
+}  // namespace mergepipe
