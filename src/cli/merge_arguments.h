@@ -1,0 +1,56 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <string>
+
+#include "mergepipe/run/merge.h"
+#include "mergepipe/run/records.h"
+
+namespace mergepipe {
+
+/// Adds --db, with its default from the environment.
+void AddCatalogOption(CLI::App& app, std::string& catalog);
+/// Adds --runs-dir.
+void AddRunsOption(CLI::App& app, std::string& runs_directory);
+/// Adds --threads and --memory-mb.
+struct LimitArguments {
+  int threads = 0;  ///< 0: the cores given to this rank
+  double memory_mb = 2048;
+
+  void Add(CLI::App& app);
+  ExecLimits ToLimits() const;
+  int Threads() const;
+};
+
+/// The options of `merge` and `plan`, as they are typed.
+struct MergeArguments {
+  MergeOptions options;
+  LimitArguments limits;
+  double density = 0;
+  std::vector<double> weights;
+  bool no_normalize = false;
+  std::string trim_scope = "tensor";
+  double budget_mb = 906;
+  bool no_budget = false;
+  double resident_mb = 1280;
+  std::string out_dtype = "same";
+  std::string nonfinite = "error";
+  std::string missing = "error";
+  std::string extra = "error";
+  std::string device = "cpu";
+  std::string output = "full";
+  std::string gather = "auto";
+
+  /// `needs_target`: --out is required.
+  void Add(CLI::App& app, bool needs_target);
+  /// Checks and converts; all problems are reported together.
+  Result<MergeOptions> ToOptions() const;
+
+ private:
+  CLI::Option* density_option_ = nullptr;
+  CLI::Option* block_size_option_ = nullptr;
+  int64_t block_size_ = 640'000;
+  double top_p_ = 0.35;
+};
+
+}  // namespace mergepipe

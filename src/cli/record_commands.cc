@@ -1,0 +1,103 @@
+#include <cstdio>
+#include <fmt/format.h>
+
+#include "cli/command.h"
+#include "cli/merge_arguments.h"
+#include "cli/render.h"
+
+namespace mergepipe {
+namespace {
+
+constexpr size_t kDiffRows = 20;
+
+void Print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
+
+struct VerifyCommand {
+  std::string directory;
+  RecordPlaces places;
+  LimitArguments limits;
+
+  Status Run(CommandContext& context) const {
+    MERGEPIPE_ASSIGN_OR_RETURN(const VerifyOutcome outcome, VerifyOutput(*context.files, *context.communicator, places, directory,
+                                                                         limits.Threads()));
+    if (context.communicator->is_root()) Print(RenderVerify(directory, outcome));
+    return {};
+  }
+};
+
+struct ExplainCommand {
+  std::string run;
+  std::string tensor;
+  bool json = false;
+  RecordPlaces places;
+
+  Status Run(CommandContext& context) const {
+    MERGEPIPE_ASSIGN_OR_RETURN(const StoredRun stored, LoadRun(*context.files, places, run));
+    if (!tensor.empty()) {
+      MERGEPIPE_ASSIGN_OR_RETURN(const std::string text, RenderTensor(stored, tensor));
+      Print(text);
+    } else {
+      Print(json ? RenderRunJson(stored) : RenderRun(stored));
+    }
+    return {};
+  }
+};
+
+struct DiffCommand {
+  std::string a;
+  std::string b;
+  bool json = false;
+  bool all = false;
+  RecordPlaces places;
+  LimitArguments limits;
+
+  Status Run(CommandContext& context) const {
+    FileSystem& files = *context.files;
+    if (IsCheckpoint(files, a) || IsCheckpoint(files, b)) return DiffModels(files);
+    MERGEPIPE_ASSIGN_OR_RETURN(const auto lines, DiffRecords(files, places, a, b));
+    if (lines.empty()) Print("equal\n");
+    for (const std::string& line : lines) Print(line + "\n");
+    return {};
+  }
+
+  Status DiffModels(FileSystem& files) const {
+    MERGEPIPE_ASSIGN_OR_RETURN(const CheckpointDistance distance, DiffCheckpoints(files, a, b, limits.Threads()));
+    Print(json ? RenderDiffJson(distance) : RenderDiff(distance, all ? distance.tensors.size() : kDiffRows));
+    return {};
+  }
+};
+
+}  // namespace
+
+RunCommand AddVerify(CLI::App& app) {
+  const auto command = std::make_shared<VerifyCommand>();
+  app.add_option("dir", command->directory, "output directory of a merge")->required();
+  AddCatalogOption(app, command->places.catalog);
+  AddRunsOption(app, command->places.runs_directory);
+  command->limits.Add(app);
+  return [command](CommandContext& context) { return command->Run(context); };
+}
+
+RunCommand AddExplain(CLI::App& app) {
+  const auto command = std::make_shared<ExplainCommand>();
+  app.add_option("run", command->run, "run id, or run folder")->required();
+  app.add_option("--tensor", command->tensor, "what became of one tensor, and why");
+  app.add_flag("--json", command->json, "print plan and manifest as JSON");
+  AddCatalogOption(app, command->places.catalog);
+  AddRunsOption(app, command->places.runs_directory);
+  return [command](CommandContext& context) { return command->Run(context); };
+}
+
+RunCommand AddDiff(CLI::App& app) {
+  const auto command = std::make_shared<DiffCommand>();
+  app.add_option("a", command->a, "checkpoint, run, plan.json or manifest.json")->required();
+  app.add_option("b", command->b, "the same kind of thing")->required();
+  app.add_flag("--json", command->json, "checkpoints: print all tensors as JSON");
+  app.add_flag("--all", command->all, "checkpoints: print all tensors that differ, not the farthest only");
+  AddCatalogOption(app, command->places.catalog);
+  AddRunsOption(app, command->places.runs_directory);
+  command->limits.Add(app);
+  return [command](CommandContext& context) { return command->Run(context); };
+}
+
+}  // namespace mergepipe
