@@ -20,7 +20,8 @@ spdlog::logger& Logger() {
 
 void StartLog(LogLevel level, int rank) {
   spdlog::logger& logger = Logger();
-  logger.set_pattern(rank == 0 ? "mergepipe: %l: %v" : fmt::format("[rank {}] mergepipe: %l: %v", rank));
+  logger.set_pattern(rank == 0 ? "mergepipe: %l: %v"
+                               : fmt::format("[rank {}] mergepipe: %l: %v", rank));
   logger.flush_on(spdlog::level::trace);
   switch (level) {
     case LogLevel::kQuiet: logger.set_level(spdlog::level::off); break;

@@ -30,7 +30,8 @@ std::string Quote(std::string_view text) { return "'" + EscapeControl(text) + "'
 
 std::string JoinNames(std::span<const std::string> names, size_t limit) {
   const size_t shown = std::min(names.size(), limit);
-  std::string out = fmt::format("{}", fmt::join(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(shown), ", "));
+  std::string out = fmt::format(
+      "{}", fmt::join(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(shown), ", "));
   if (shown < names.size()) out += fmt::format(" and {} more", names.size() - shown);
   return out;
 }

@@ -31,9 +31,11 @@ struct RegisterCommand {
   std::string id;
 
   Status Run(CommandContext& context) const {
-    MERGEPIPE_ASSIGN_OR_RETURN(const ModelRecord model, RegisterModel(*context.files, catalog, path, id));
-    Print(fmt::format("[OK] registered {} | {} tensors in {} files, {} | fingerprint {}\n", model.id, model.layout.tensors.size(),
-                      model.layout.files.size(), FormatBytes(Bytes(model.layout.WeightBytes())), model.fingerprint.ToHex()));
+    MERGEPIPE_ASSIGN_OR_RETURN(const ModelRecord model,
+                               RegisterModel(*context.files, catalog, path, id));
+    Print(fmt::format("[OK] registered {} | {} tensors in {} files, {} | fingerprint {}\n",
+                      model.id, model.layout.tensors.size(), model.layout.files.size(),
+                      FormatBytes(Bytes(model.layout.WeightBytes())), model.fingerprint.ToHex()));
     return {};
   }
 };
@@ -60,7 +62,8 @@ struct ModelsCommand {
                         {"bytes", layout.WeightBytes()},
                         {"registered_at", model->registered_at}});
       } else {
-        Print(fmt::format("{:<32} {:>10} {:>6} tensors  {}\n", id, FormatBytes(Bytes(layout.WeightBytes())), layout.tensors.size(),
+        Print(fmt::format("{:<32} {:>10} {:>6} tensors  {}\n", id,
+                          FormatBytes(Bytes(layout.WeightBytes())), layout.tensors.size(),
                           layout.path));
       }
     }
@@ -78,10 +81,13 @@ struct DemoCommand {
     std::string name = dtype;
     for (char& c : name) c = c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c;
     const auto parsed = ParseDType(name);
-    if (!parsed) return Fail(ErrorKind::kUsage, "--dtype", "there is no dtype '" + dtype + "'", "use bf16, f16, f32 or f64");
+    if (!parsed)
+      return Fail(ErrorKind::kUsage, "--dtype", "there is no dtype '" + dtype + "'",
+                  "use bf16, f16, f32 or f64");
     demo.dtype = *parsed;
     MERGEPIPE_ASSIGN_OR_RETURN(const DemoFamily family, MakeDemoFamily(*context.files, demo));
-    Print(fmt::format("[OK] made {} and {} experts, {}\n", family.base, family.experts.size(), FormatBytes(family.bytes_written)));
+    Print(fmt::format("[OK] made {} and {} experts, {}\n", family.base, family.experts.size(),
+                      FormatBytes(family.bytes_written)));
     for (const std::string& expert : family.experts) Print("     " + expert + "\n");
     return {};
   }
@@ -122,10 +128,16 @@ RunCommand AddDemo(CLI::App& app) {
   app.add_option("dir", options.directory, "directory to make the family in")->required();
   app.add_option("--shape", options.shape, "architecture: llama, qwen3")->capture_default_str();
   app.add_option("--size", options.size, "size of each model")->capture_default_str();
-  app.add_option("--experts", options.experts, "number of experts")->capture_default_str();
+  app.add_option("--experts", options.experts, "number of experts")
+      ->capture_default_str()
+      ->check(WholeNumber());
   app.add_option("--dtype", command->dtype, "bf16, f16, f32 or f64")->capture_default_str();
-  app.add_option("--shards", options.shards, "weight files of each model")->capture_default_str();
-  app.add_option("--seed", options.seed, "of the random weights")->capture_default_str();
+  app.add_option("--shards", options.shards, "weight files of each model")
+      ->capture_default_str()
+      ->check(WholeNumber());
+  app.add_option("--seed", options.seed, "of the random weights")
+      ->capture_default_str()
+      ->check(WholeNumber());
   app.footer(SizesHelp());
   return [command](CommandContext& context) { return command->Run(context); };
 }

@@ -26,7 +26,8 @@ using RunCommand = std::function<Status(CommandContext&)>;
 struct CommandRow {
   const char* name;
   const char* help;
-  bool touches_weights;  ///< these run on all ranks of a launcher; the others on rank 0 only, without MPI
+  bool touches_weights;  ///< these run on all ranks of a launcher; the others on rank 0 only,
+                         ///< without MPI
   /// Adds the options to `app` and returns what runs once they are parsed.
   RunCommand (*add)(CLI::App& app);
 };

@@ -6,12 +6,15 @@ namespace mergepipe {
 
 std::span<const CommandRow> CommandTable() {
   static constexpr std::array<CommandRow, 10> kCommands = {{
-      {"merge", "merge experts into a base under a budget of expert reads (the default command)", true, AddMerge},
+      {"merge", "merge experts into a base under a budget of expert reads (the default command)",
+       true, AddMerge},
       {"plan", "show what a merge would read, without reading it", false, AddPlan},
       {"explain", "show what a run did, and why", false, AddExplain},
-      {"verify", "re-hash an output against its manifest, its plan and the catalog", true, AddVerify},
+      {"verify", "re-hash an output against its manifest, its plan and the catalog", true,
+       AddVerify},
       {"replay", "execute a stored plan again and compare every hash", true, AddReplay},
-      {"diff", "distances between two checkpoints, or what differs between two runs or records", false, AddDiff},
+      {"diff", "distances between two checkpoints, or what differs between two runs or records",
+       false, AddDiff},
       {"init-db", "make an empty catalog", false, AddInitDb},
       {"register", "put a model into the catalog", false, AddRegister},
       {"models", "list the models in the catalog", false, AddModels},

@@ -5,10 +5,13 @@
 #include <exception>
 #include <new>
 #include <optional>
+#include <set>
 
 #include "cli/command.h"
 #include "cli/exit_code.h"
 #include "mergepipe/base/log.h"
+#include "mergepipe/base/nearest_name.h"
+#include "mergepipe/base/text.h"
 #include "mergepipe/io/file.h"
 
 namespace mergepipe {
@@ -34,10 +37,13 @@ struct Invocation {
 
 class Parser {
  public:
-  Parser() : app_("mergepipe: merges LLM checkpoints under a budget of expert reads.", "mergepipe") {
+  Parser()
+      : app_("mergepipe: merges LLM checkpoints under a budget of expert reads.", "mergepipe") {
     app_.footer(kExitCodeHelp);
     app_.set_version_flag("--version", "mergepipe " MERGEPIPE_VERSION);
-    app_.set_config("--config", "", "read options from an INI or TOML file; a section for each command, as [merge]");
+    app_.set_config(
+        "--config", "",
+        "read options from an INI or TOML file; a section for each command, as [merge]");
     app_.allow_config_extras(CLI::config_extras_mode::error);
     app_.require_subcommand(1);
     app_.add_flag("-q,--quiet", quiet_, "no warnings");
@@ -59,7 +65,8 @@ class Parser {
     } catch (const CLI::Success& success) {
       return rank == 0 ? app_.exit(success) : 0;
     } catch (const CLI::ParseError& error) {
-      return Report(Error(ErrorKind::kUsage, "command line", error.what(), "see " + HelpCommand()), rank);
+      return Report(Error(ErrorKind::kUsage, "command line", error.what(), "see " + HelpCommand()),
+                    rank);
     }
   }
 
@@ -84,7 +91,8 @@ class Parser {
 
   std::string HelpCommand() const {
     const Invocation chosen = Chosen();
-    return chosen.row == nullptr ? "mergepipe --help" : std::string("mergepipe ") + chosen.row->name + " --help";
+    return chosen.row == nullptr ? "mergepipe --help"
+                                 : std::string("mergepipe ") + chosen.row->name + " --help";
   }
 
   CLI::App app_;
@@ -95,19 +103,33 @@ class Parser {
 
 bool IsCommand(const std::string& word) {
   const auto table = CommandTable();
-  return std::any_of(table.begin(), table.end(), [&](const CommandRow& row) { return word == row.name; });
+  return std::any_of(table.begin(), table.end(),
+                     [&](const CommandRow& row) { return word == row.name; });
 }
 
-// `merge` may be left out: a command line that names no command, but has options of merge, is one.
+// `merge` may be left out: a command line that begins with an option of merge, and not with a
+// command, is one.
 std::vector<std::string> WithDefaultCommand(std::vector<std::string> arguments) {
-  const bool names_command = std::any_of(arguments.begin(), arguments.end(), IsCommand);
-  const auto is_merge_option = [](const std::string& word) { return word.starts_with("--base") || word.starts_with("--experts"); };
-  const bool starts_with_option = !arguments.empty() && arguments.front().starts_with("-");
-  const bool has_merge_option = std::any_of(arguments.begin(), arguments.end(), is_merge_option);
-  if (starts_with_option && (!names_command || !IsCommand(arguments.front())) && has_merge_option) {
+  if (arguments.empty() || !arguments.front().starts_with("-")) return arguments;
+  static const std::set<std::string> kProgramOptions = {
+      "-h", "--help", "--version", "-q", "--quiet", "-v", "--verbose", "--config"};
+  const auto first = std::find_if(arguments.begin(), arguments.end(), [](const std::string& word) {
+    return IsCommand(word) || !kProgramOptions.contains(word);
+  });
+  if (first != arguments.end() && first->starts_with("-"))
     arguments.insert(arguments.begin(), "merge");
-  }
   return arguments;
+}
+
+// A first word that is neither an option nor a command.
+Status CheckCommandWord(const std::vector<std::string>& arguments) {
+  if (arguments.empty() || arguments.front().starts_with("-") || IsCommand(arguments.front()))
+    return {};
+  std::vector<std::string> names;
+  for (const CommandRow& row : CommandTable()) names.emplace_back(row.name);
+  const auto nearest = NearestName(arguments.front(), names);
+  return Fail(ErrorKind::kUsage, "command line", "there is no command " + Quote(arguments.front()),
+              nearest ? "did you mean " + Quote(*nearest) + "?" : "see mergepipe --help");
 }
 
 int RunOnAllRanks(const Invocation& invocation, CommandContext& context, int rank) {
@@ -118,10 +140,14 @@ int RunOnAllRanks(const Invocation& invocation, CommandContext& context, int ran
     const Status status = invocation.run(context);
     return status ? 0 : Report(status.error(), rank);
   } catch (const std::bad_alloc&) {
-    std::fprintf(stderr, "mergepipe: error: rank %d: memory: there is not enough of it; lower --memory-mb\n", rank);
+    std::fprintf(
+        stderr, "mergepipe: error: rank %d: memory: there is not enough of it; lower --memory-mb\n",
+        rank);
     context.communicator->Abort(ToInt(ExitCode::kNoSpace));
   } catch (const std::exception& e) {
-    std::fprintf(stderr, "mergepipe: error: rank %d: internal error: %s; please report this defect\n", rank, e.what());
+    std::fprintf(stderr,
+                 "mergepipe: error: rank %d: internal error: %s; please report this defect\n", rank,
+                 e.what());
     context.communicator->Abort(ToInt(ExitCode::kInternal));
   }
   return ToInt(ExitCode::kInternal);  // not reached: Abort ends the process
@@ -135,7 +161,8 @@ int RunAlone(const Invocation& invocation, CommandContext& context, int rank) {
   } catch (const std::bad_alloc&) {
     return Report(Error(ErrorKind::kNoSpace, "memory", "there is not enough of it"), rank);
   } catch (const std::exception& e) {
-    return Report(Error(ErrorKind::kInternal, "internal error", e.what(), "please report this defect"), rank);
+    return Report(
+        Error(ErrorKind::kInternal, "internal error", e.what(), "please report this defect"), rank);
   }
 }
 
@@ -147,14 +174,18 @@ int Main(int argc, char** argv) {
   context.files = &PosixFileSystem();
   context.command_line.assign(argv, argv + argc);
 
+  const std::vector<std::string> arguments = WithDefaultCommand({argv + 1, argv + argc});
+  if (const Status word = CheckCommandWord(arguments); !word) return Report(word.error(), rank);
   Parser parser;
-  const auto exit_code = parser.Parse(WithDefaultCommand({argv + 1, argv + argc}), rank);
+  const auto exit_code = parser.Parse(arguments, rank);
   if (exit_code) return *exit_code;
   StartLog(parser.Level(), rank);
   const Invocation invocation = parser.Chosen();
-  const int code = invocation.row->touches_weights ? RunOnAllRanks(invocation, context, rank) : RunAlone(invocation, context, rank);
+  const int code = invocation.row->touches_weights ? RunOnAllRanks(invocation, context, rank)
+                                                   : RunAlone(invocation, context, rank);
   // What was printed must have arrived: a full disk behind stdout is not a success.
-  if (std::fflush(stdout) != 0 && code == 0) return Report(Error(ErrorKind::kIo, "stdout", "cannot write the result"), rank);
+  if (std::fflush(stdout) != 0 && code == 0)
+    return Report(Error(ErrorKind::kIo, "stdout", "cannot write the result"), rank);
   return code;
 }
 

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <cstdlib>
 
@@ -22,8 +23,8 @@ int PositiveFromEnvironment(const char* name) {
   return text == nullptr ? 0 : std::max(0, std::atoi(text));
 }
 
-// The cores given to this rank: OMP_NUM_THREADS if set; else the affinity mask, shared with the other ranks of the node
-// where the launcher binds none of them.
+// The cores given to this rank: OMP_NUM_THREADS if set; else the affinity mask, shared with the
+// other ranks of the node where the launcher binds none of them.
 int DefaultThreads() {
   if (const int asked = PositiveFromEnvironment("OMP_NUM_THREADS"); asked > 0) return asked;
   const int cores = AvailableThreads();
@@ -32,16 +33,21 @@ int DefaultThreads() {
   return unbound && local_ranks > 1 ? std::max(1, cores / local_ranks) : cores;
 }
 
-uint64_t BytesOfMb(double mb) { return static_cast<uint64_t>(std::floor(mb * static_cast<double>(kMiB))); }
+uint64_t BytesOfMb(double mb) {
+  return static_cast<uint64_t>(std::floor(mb * static_cast<double>(kMiB)));
+}
 
-void CheckRange(const char* option, double value, bool good, const char* remedy, ProblemList& problems) {
+void CheckRange(const char* option, double value, bool good, const char* remedy,
+                ProblemList& problems) {
   if (!good) problems.Add(option, fmt::format("{} is out of range", value), remedy);
 }
 
 // A feature that the command line keeps a place for.
-void CheckOnly(const char* option, const std::string& value, const char* supported, const char* later, ProblemList& problems) {
+void CheckOnly(const char* option, const std::string& value, const char* supported,
+               const char* later, ProblemList& problems) {
   if (value == supported) return;
-  problems.Add(option, Quote(value) + " is not supported" + later, std::string("use ") + option + " " + supported);
+  problems.Add(option, Quote(value) + " is not supported" + later,
+               std::string("use ") + option + " " + supported);
 }
 
 std::optional<DType> ParseOutDType(const std::string& text) {
@@ -53,10 +59,23 @@ std::optional<DType> ParseOutDType(const std::string& text) {
 
 }  // namespace
 
+CLI::Validator WholeNumber() {
+  return CLI::Validator(
+      [](const std::string& text) -> std::string {
+        uint64_t value = 0;
+        const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+        const bool good = error == std::errc() && end == text.data() + text.size();
+        return good ? "" : Quote(text) + " is not a whole number from 0 to 2^64 - 1";
+      },
+      "");
+}
+
 void AddCatalogOption(CLI::App& app, std::string& catalog) {
   const char* from_environment = std::getenv("MERGEPIPE_DB");
-  catalog = from_environment != nullptr && *from_environment != '\0' ? from_environment : "mergedb.sqlite";
-  app.add_option("--db", catalog, "catalog file; made if absent [$MERGEPIPE_DB, else mergedb.sqlite]");
+  catalog = from_environment != nullptr && *from_environment != '\0' ? from_environment
+                                                                     : "mergedb.sqlite";
+  app.add_option("--db", catalog,
+                 "catalog file; made if absent [$MERGEPIPE_DB, else mergedb.sqlite]");
 }
 
 void AddRunsOption(CLI::App& app, std::string& runs_directory) {
@@ -64,8 +83,11 @@ void AddRunsOption(CLI::App& app, std::string& runs_directory) {
 }
 
 void LimitArguments::Add(CLI::App& app) {
-  app.add_option("--threads", threads, "threads of each rank [the cores given to it]")->check(CLI::Range(1, 4096));
-  app.add_option("--memory-mb", memory_mb, "memory of each rank, in MiB")->capture_default_str()->check(CLI::Range(1.0, kMaxMb));
+  app.add_option("--threads", threads, "threads of each rank [the cores given to it]")
+      ->check(CLI::Range(1, 4096));
+  app.add_option("--memory-mb", memory_mb, "memory of each rank, in MiB")
+      ->capture_default_str()
+      ->check(CLI::Range(1.0, kMaxMb));
 }
 
 int LimitArguments::Threads() const { return threads > 0 ? threads : DefaultThreads(); }
@@ -76,75 +98,121 @@ void MergeArguments::Add(CLI::App& app, bool needs_target) {
   PlanOptions& plan = options.plan;
   MergeTarget& target = options.target;
   AddCatalogOption(app, options.inputs.catalog);
-  app.add_option("--base", options.inputs.base, "base model: a registered id, or a path")->required();
-  app.add_option("--experts", options.inputs.experts, "expert models: registered ids, or paths")->required();
+  app.add_option("--base", options.inputs.base, "base model: a registered id, or a path")
+      ->required();
+  app.add_option("--experts", options.inputs.experts, "expert models: registered ids, or paths")
+      ->required();
   app.add_option("--out", target.directory, "output directory")->required(needs_target);
-  app.add_option("--model-id", target.model_id, "the output's name in the catalog [the directory's name]");
+  app.add_option("--model-id", target.model_id,
+                 "the output's name in the catalog [the directory's name]");
   AddRunsOption(app, target.runs_directory);
   app.add_flag("--overwrite", target.overwrite, "replace an earlier output at --out");
 
   const auto merge = "Merge";
-  app.add_option("--strategy", plan.strategy.name, "how deltas are merged: ties, avg, dare")->capture_default_str()->group(merge);
-  density_option_ = app.add_option("--density,--ties-thr", density, "kept share of each delta, in (0, 1] [ties 0.6, dare 0.5]")->group(merge);
+  app.add_option("--strategy", plan.strategy.name, "how deltas are merged: ties, avg, dare")
+      ->capture_default_str()
+      ->group(merge);
+  density_option_ = app.add_option("--density,--ties-thr", density,
+                                   "kept share of each delta, in (0, 1] [ties 0.6, dare 0.5]")
+                        ->group(merge);
   app.add_option("--weights", weights, "one weight an expert [1 each]")->group(merge);
-  app.add_option("--lambda", plan.strategy.lambda, "scale of the merged delta")->capture_default_str()->group(merge);
-  app.add_option("--seed", plan.strategy.seed, "of dare's draws")->capture_default_str()->group(merge);
+  app.add_option("--lambda", plan.strategy.lambda, "scale of the merged delta")
+      ->capture_default_str()
+      ->group(merge);
+  app.add_option("--seed", plan.strategy.seed, "of dare's draws")
+      ->capture_default_str()
+      ->check(WholeNumber())
+      ->group(merge);
   app.add_flag("--no-normalize", no_normalize, "do not divide by the sum of weights")->group(merge);
   app.add_option("--trim-scope", trim_scope, "ties: rank magnitudes in the tensor or in the block")
-      ->capture_default_str()->check(CLI::IsMember({"tensor", "block"}))->group(merge);
+      ->capture_default_str()
+      ->check(CLI::IsMember({"tensor", "block"}))
+      ->group(merge);
   app.add_option("--out-dtype", out_dtype, "of float tensors")
-      ->capture_default_str()->check(CLI::IsMember({"same", "f32", "f16", "bf16"}))->group(merge);
+      ->capture_default_str()
+      ->check(CLI::IsMember({"same", "f32", "f16", "bf16"}))
+      ->group(merge);
   app.add_option("--nonfinite", nonfinite, "what to do about NaN and infinity")
-      ->capture_default_str()->check(CLI::IsMember({"error", "allow"}))->group(merge);
+      ->capture_default_str()
+      ->check(CLI::IsMember({"error", "allow"}))
+      ->group(merge);
   app.add_option("--missing", missing, "an expert lacks a tensor: refuse, or keep the base's")
-      ->capture_default_str()->check(CLI::IsMember({"error", "base"}))->group(merge);
+      ->capture_default_str()
+      ->check(CLI::IsMember({"error", "base"}))
+      ->group(merge);
   app.add_option("--extra", extra, "an expert has a tensor that the base lacks: refuse, or drop it")
-      ->capture_default_str()->check(CLI::IsMember({"error", "drop"}))->group(merge);
+      ->capture_default_str()
+      ->check(CLI::IsMember({"error", "drop"}))
+      ->group(merge);
 
   const auto reads = "Budget";
-  auto* budget = app.add_option("--io-budget-mb", budget_mb, "expert bytes that may be read, in MiB")->capture_default_str()->group(reads);
-  app.add_flag("--no-budget", no_budget, "read whatever --top-p allows")->excludes(budget)->group(reads);
-  app.add_option("--top-p", top_p_, "largest share of output blocks that may be touched, in (0, 1]")->capture_default_str()->group(reads);
-  app.add_option("--block-size", block_size_, "elements of a block")->capture_default_str()->group(reads);
-  app.add_option("--scoring", plan.scoring, "how blocks are ranked: uniform")->capture_default_str()->group(reads);
-  app.add_option("--resident-mb", resident_mb, "a tensor whose selected expert bytes fit here is read once, MiB")
-      ->capture_default_str()->group(reads);
+  auto* budget =
+      app.add_option("--io-budget-mb", budget_mb, "expert bytes that may be read, in MiB")
+          ->capture_default_str()
+          ->group(reads);
+  app.add_flag("--no-budget", no_budget, "read whatever --top-p allows")
+      ->excludes(budget)
+      ->group(reads);
+  app.add_option("--top-p", plan.top_p,
+                 "largest share of output blocks that may be touched, in (0, 1]")
+      ->capture_default_str()
+      ->group(reads);
+  app.add_option("--block-size", plan.block_size, "elements of a block")
+      ->capture_default_str()
+      ->check(WholeNumber())
+      ->group(reads);
+  app.add_option("--scoring", plan.scoring, "how blocks are ranked: uniform")
+      ->capture_default_str()
+      ->group(reads);
+  app.add_option("--resident-mb", resident_mb,
+                 "a tensor whose selected expert bytes fit here is read once, MiB")
+      ->capture_default_str()
+      ->group(reads);
 
   const auto execution = "Execution";
   app.add_option("--device", device, "cpu")->capture_default_str()->group(execution);
   app.add_option("--output", output, "full")->capture_default_str()->group(execution);
-  app.add_option("--gather", gather, "auto, shared: all ranks write into one directory")->capture_default_str()->group(execution);
+  app.add_option("--gather", gather, "auto, shared: all ranks write into one directory")
+      ->capture_default_str()
+      ->group(execution);
   limits.Add(app);
+}
+
+void MergeArguments::SetStrategy(StrategyOptions& strategy, ProblemList& problems) const {
+  const auto row = FindStrategy(strategy.name);
+  if (!row) return problems.Add(row.error());
+  const size_t experts = options.inputs.experts.size();
+  strategy.density = density_option_->count() > 0 ? density : (*row)->default_density;
+  strategy.weights = weights.empty() ? std::vector<double>(experts, 1.0) : weights;
+  strategy.normalize = !no_normalize;
+  strategy.trim_by_block = trim_scope == "block";
+  if (strategy.weights.size() != experts) {
+    return problems.Add("--weights",
+                        fmt::format("has {} numbers for {} experts", weights.size(), experts),
+                        "give one weight an expert");
+  }
+  if (const Status good = (*row)->check(strategy); !good) problems.Add(good.error());
 }
 
 Result<MergeOptions> MergeArguments::ToOptions() const {
   MergeOptions result = options;
+  PlanOptions& plan = result.plan;
   ProblemList problems;
   CheckOnly("--device", device, "cpu", ": mergepipe runs on CPUs", problems);
   CheckOnly("--output", output, "full", " yet", problems);
   if (gather != "shared") CheckOnly("--gather", gather, "auto", " yet", problems);
-  CheckRange("--top-p", top_p_, top_p_ > 0 && top_p_ <= 1, "give a share in (0, 1]", problems);
-  CheckRange("--io-budget-mb", budget_mb, budget_mb >= 0 && budget_mb <= kMaxMb, "give MiB, 0 or more, or --no-budget", problems);
-  CheckRange("--resident-mb", resident_mb, resident_mb >= 0 && resident_mb <= kMaxMb, "give MiB, 0 or more", problems);
-  CheckRange("--block-size", static_cast<double>(block_size_), block_size_ >= 1 && block_size_ <= static_cast<int64_t>(kMaxBlockSize),
+  CheckRange("--top-p", plan.top_p, plan.top_p > 0 && plan.top_p <= 1, "give a share in (0, 1]",
+             problems);
+  CheckRange("--io-budget-mb", budget_mb, budget_mb >= 0 && budget_mb <= kMaxMb,
+             "give MiB, 0 or more, or --no-budget", problems);
+  CheckRange("--resident-mb", resident_mb, resident_mb >= 0 && resident_mb <= kMaxMb,
+             "give MiB, 0 or more", problems);
+  CheckRange("--block-size", static_cast<double>(plan.block_size),
+             plan.block_size >= 1 && plan.block_size <= kMaxBlockSize,
              "give 1 to 16777216 elements", problems);
-  const auto strategy = FindStrategy(options.plan.strategy.name);
-  if (!strategy) problems.Add(strategy.error());
+  SetStrategy(plan.strategy, problems);
   MERGEPIPE_RETURN_IF_ERROR(problems.ToStatus(ErrorKind::kUsage));
 
-  PlanOptions& plan = result.plan;
-  plan.strategy.density = density_option_->count() > 0 ? density : (*strategy)->default_density;
-  plan.strategy.weights = weights.empty() ? std::vector<double>(options.inputs.experts.size(), 1.0) : weights;
-  plan.strategy.normalize = !no_normalize;
-  plan.strategy.trim_by_block = trim_scope == "block";
-  if (plan.strategy.weights.size() != options.inputs.experts.size()) {
-    return Fail(ErrorKind::kUsage, "--weights",
-                fmt::format("has {} numbers for {} experts", weights.size(), options.inputs.experts.size()),
-                "give one weight an expert");
-  }
-  MERGEPIPE_RETURN_IF_ERROR((*strategy)->check(plan.strategy));
-  plan.top_p = top_p_;
-  plan.block_size = static_cast<uint64_t>(block_size_);
   if (!no_budget) plan.budget_bytes = BytesOfMb(budget_mb);
   plan.resident_bytes = BytesOfMb(resident_mb);
   plan.out_dtype = ParseOutDType(out_dtype);

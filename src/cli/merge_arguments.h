@@ -8,6 +8,9 @@
 
 namespace mergepipe {
 
+/// Refuses what CLI11 would wrap or cut: "-1", "2e3", 2^64.
+CLI::Validator WholeNumber();
+
 /// Adds --db, with its default from the environment.
 void AddCatalogOption(CLI::App& app, std::string& catalog);
 /// Adds --runs-dir.
@@ -47,10 +50,9 @@ struct MergeArguments {
   Result<MergeOptions> ToOptions() const;
 
  private:
+  void SetStrategy(StrategyOptions& strategy, ProblemList& problems) const;
+
   CLI::Option* density_option_ = nullptr;
-  CLI::Option* block_size_option_ = nullptr;
-  int64_t block_size_ = 640'000;
-  double top_p_ = 0.35;
 };
 
 }  // namespace mergepipe

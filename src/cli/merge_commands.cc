@@ -31,9 +31,11 @@ struct MergeCommand {
     MERGEPIPE_ASSIGN_OR_RETURN(MergeOptions options, arguments.ToOptions());
     options.command_line = context.command_line;
     if (dry_run) {
-      return context.communicator->Agree(context.communicator->is_root() ? RunPlan(context) : Status());
+      return context.communicator->Agree(context.communicator->is_root() ? RunPlan(context)
+                                                                         : Status());
     }
-    MERGEPIPE_ASSIGN_OR_RETURN(const MergeOutcome outcome, RunMerge(*context.files, *context.communicator, options));
+    MERGEPIPE_ASSIGN_OR_RETURN(const MergeOutcome outcome,
+                               RunMerge(*context.files, *context.communicator, options));
     if (!context.communicator->is_root()) return {};
     PrintWarnings(outcome.warnings);
     Print(json ? RenderMergeJson(options, outcome) : RenderMerge(options, outcome));
@@ -49,7 +51,8 @@ struct ReplayCommand {
     ReplayOptions replay = options;
     replay.limits = limits.ToLimits();
     replay.command_line = context.command_line;
-    MERGEPIPE_ASSIGN_OR_RETURN(const MergeOutcome outcome, RunReplay(*context.files, *context.communicator, replay));
+    MERGEPIPE_ASSIGN_OR_RETURN(const MergeOutcome outcome,
+                               RunReplay(*context.files, *context.communicator, replay));
     if (!context.communicator->is_root()) return {};
     PrintWarnings(outcome.warnings);
     Print(OkLine(replay.target.directory, outcome));
@@ -63,7 +66,8 @@ struct ReplayCommand {
 RunCommand AddMerge(CLI::App& app) {
   const auto command = std::make_shared<MergeCommand>();
   command->arguments.Add(app, true);
-  app.add_flag("--dry-run", command->dry_run, "plan only: print what would be read, and write nothing to --out");
+  app.add_flag("--dry-run", command->dry_run,
+               "plan only: print what would be read, and write nothing to --out");
   app.add_flag("--json", command->json, "print the result (with --dry-run: the plan) as JSON");
   return [command](CommandContext& context) { return command->RunMergeCommand(context); };
 }
@@ -81,8 +85,10 @@ RunCommand AddReplay(CLI::App& app) {
   app.add_option("run", options.run, "run id, or run folder")->required();
   app.add_option("--out", options.target.directory, "output directory")->required();
   app.add_option("--base", options.inputs.base, "path of the base [the registered one]");
-  app.add_option("--experts", options.inputs.experts, "paths of all experts, in the run's order [the registered ones]");
-  app.add_option("--model-id", options.target.model_id, "the output's name in the catalog [the directory's name]");
+  app.add_option("--experts", options.inputs.experts,
+                 "paths of all experts, in the run's order [the registered ones]");
+  app.add_option("--model-id", options.target.model_id,
+                 "the output's name in the catalog [the directory's name]");
   app.add_flag("--overwrite", options.target.overwrite, "replace an earlier output at --out");
   AddCatalogOption(app, options.catalog);
   AddRunsOption(app, options.target.runs_directory);

@@ -1,5 +1,5 @@
-#include <cstdio>
 #include <fmt/format.h>
+#include <cstdio>
 
 #include "cli/command.h"
 #include "cli/merge_arguments.h"
@@ -18,8 +18,9 @@ struct VerifyCommand {
   LimitArguments limits;
 
   Status Run(CommandContext& context) const {
-    MERGEPIPE_ASSIGN_OR_RETURN(const VerifyOutcome outcome, VerifyOutput(*context.files, *context.communicator, places, directory,
-                                                                         limits.Threads()));
+    MERGEPIPE_ASSIGN_OR_RETURN(
+        const VerifyOutcome outcome,
+        VerifyOutput(*context.files, *context.communicator, places, directory, limits.Threads()));
     if (context.communicator->is_root()) Print(RenderVerify(directory, outcome));
     return {};
   }
@@ -61,8 +62,10 @@ struct DiffCommand {
   }
 
   Status DiffModels(FileSystem& files) const {
-    MERGEPIPE_ASSIGN_OR_RETURN(const CheckpointDistance distance, DiffCheckpoints(files, a, b, limits.Threads()));
-    Print(json ? RenderDiffJson(distance) : RenderDiff(distance, all ? distance.tensors.size() : kDiffRows));
+    MERGEPIPE_ASSIGN_OR_RETURN(const CheckpointDistance distance,
+                               DiffCheckpoints(files, a, b, limits.Threads()));
+    Print(json ? RenderDiffJson(distance)
+               : RenderDiff(distance, all ? distance.tensors.size() : kDiffRows));
     return {};
   }
 };
@@ -93,7 +96,8 @@ RunCommand AddDiff(CLI::App& app) {
   app.add_option("a", command->a, "checkpoint, run, plan.json or manifest.json")->required();
   app.add_option("b", command->b, "the same kind of thing")->required();
   app.add_flag("--json", command->json, "checkpoints: print all tensors as JSON");
-  app.add_flag("--all", command->all, "checkpoints: print all tensors that differ, not the farthest only");
+  app.add_flag("--all", command->all,
+               "checkpoints: print all tensors that differ, not the farthest only");
   AddCatalogOption(app, command->places.catalog);
   AddRunsOption(app, command->places.runs_directory);
   command->limits.Add(app);

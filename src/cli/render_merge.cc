@@ -42,8 +42,10 @@ std::string OkLine(const std::string& target, const MergeOutcome& outcome) {
   for (const PlannedModel& expert : outcome.manifest.experts) {
     experts += fmt::format("{}'{}'", experts.empty() ? "" : ", ", expert.id);
   }
-  return fmt::format("[OK] merged base={} experts=[{}] -> {} | run={} | plan={:.2f}s exec={:.1f}s\n", outcome.manifest.base.id,
-                     experts, target, outcome.run_directory, outcome.plan_seconds, outcome.exec_seconds);
+  return fmt::format(
+      "[OK] merged base={} experts=[{}] -> {} | run={} | plan={:.2f}s exec={:.1f}s\n",
+      outcome.manifest.base.id, experts, target, outcome.run_directory, outcome.plan_seconds,
+      outcome.exec_seconds);
 }
 
 std::string RenderMerge(const MergeOptions& options, const MergeOutcome& outcome) {
@@ -57,11 +59,13 @@ std::string RenderMerge(const MergeOptions& options, const MergeOutcome& outcome
     blocks += tensor.blocks;
   }
   std::string text = OkLine(options.target.directory, outcome);
-  text += fmt::format("     expert bytes read {} (budget {}), base {}, written {} in {} files\n", FormatBytes(Bytes(read)),
-                      BudgetText(manifest.budget_bytes), FormatBytes(Bytes(manifest.io.base_bytes_read)),
+  text += fmt::format("     expert bytes read {} (budget {}), base {}, written {} in {} files\n",
+                      FormatBytes(Bytes(read)), BudgetText(manifest.budget_bytes),
+                      FormatBytes(Bytes(manifest.io.base_bytes_read)),
                       FormatBytes(Bytes(manifest.io.output_bytes_written)), manifest.files.size());
-  text += fmt::format("     {} tensors, {} of {} blocks merged | plan {} | ranks {}\n", manifest.tensors.size(), touched, blocks,
-                      outcome.plan_id, manifest.by_rank.size());
+  text += fmt::format("     {} tensors, {} of {} blocks merged | plan {} | ranks {}\n",
+                      manifest.tensors.size(), touched, blocks, outcome.plan_id,
+                      manifest.by_rank.size());
   return text;
 }
 
@@ -89,25 +93,32 @@ std::string RenderMergeJson(const MergeOptions& options, const MergeOutcome& out
 std::string RenderPlan(const PlannedMerge& planned) {
   const Plan& plan = planned.plan;
   const uint64_t all = CandidateBytes(plan);
-  std::string text = fmt::format("plan {} | {} {} | scoring {}\n", planned.plan_hash.substr(0, 16), plan.options.strategy.name,
-                                 plan.options.strategy.density, plan.options.scoring);
-  text += fmt::format("expert bytes to read: {} of {} ({:.1f} %), budget {}\n", FormatBytes(Bytes(plan.PlannedBytes())),
-                      FormatBytes(Bytes(all)), Percent(plan.PlannedBytes(), all), BudgetText(plan.options.budget_bytes));
-  text += fmt::format("  fingerprints {}, integer tensors compared {}, merging {}\n", FormatBytes(Bytes(plan.fingerprint_bytes)),
+  std::string text =
+      fmt::format("plan {} | {} {} | scoring {}\n", planned.plan_hash.substr(0, 16),
+                  plan.options.strategy.name, plan.options.strategy.density, plan.options.scoring);
+  text += fmt::format("expert bytes to read: {} of {} ({:.1f} %), budget {}\n",
+                      FormatBytes(Bytes(plan.PlannedBytes())), FormatBytes(Bytes(all)),
+                      Percent(plan.PlannedBytes(), all), BudgetText(plan.options.budget_bytes));
+  text += fmt::format("  fingerprints {}, integer tensors compared {}, merging {}\n",
+                      FormatBytes(Bytes(plan.fingerprint_bytes)),
                       FormatBytes(Bytes(plan.compare_bytes)), FormatBytes(Bytes(plan.merge_bytes)));
-  text += fmt::format("blocks touched: {} of {} ({:.1f} %, --top-p {})\n", plan.TouchedBlocks(), plan.MergeBlocks(),
-                      Percent(plan.TouchedBlocks(), plan.MergeBlocks()), plan.options.top_p);
+  text += fmt::format("blocks touched: {} of {} ({:.1f} %, --top-p {})\n", plan.TouchedBlocks(),
+                      plan.MergeBlocks(), Percent(plan.TouchedBlocks(), plan.MergeBlocks()),
+                      plan.options.top_p);
   for (size_t k = 0; k < plan.experts.size(); ++k) {
-    text += fmt::format("  {:<32} {:>12}\n", plan.experts[k].id, FormatBytes(Bytes(SelectedBytesOf(plan, k))));
+    text += fmt::format("  {:<32} {:>12}\n", plan.experts[k].id,
+                        FormatBytes(Bytes(SelectedBytesOf(plan, k))));
   }
   if (plan.objective_bound > 0) {
-    text += fmt::format("score taken: {:.6g} of at most {:.6g} ({:.2f} %)\n", plan.objective, plan.objective_bound,
-                        100 * plan.objective / plan.objective_bound);
+    text += fmt::format("score taken: {:.6g} of at most {:.6g} ({:.2f} %)\n", plan.objective,
+                        plan.objective_bound, 100 * plan.objective / plan.objective_bound);
   }
   uint64_t read_again = 0;
   for (const PlannedTensor& tensor : plan.tensors) read_again += tensor.reads > 1 ? 1 : 0;
   if (read_again > 0) {
-    text += fmt::format("{} tensors do not fit --resident-mb and are read several times; the budget counts each\n", read_again);
+    text += fmt::format(
+        "{} tensors do not fit --resident-mb and are read several times; the budget counts each\n",
+        read_again);
   }
   return text;
 }

@@ -12,7 +12,8 @@
 namespace mergepipe {
 namespace {
 
-// "self_attn.q_proj.weight" for "model.layers.3.self_attn.q_proj.weight": tensors of one kind, whatever the layer.
+// "self_attn.q_proj.weight" for "model.layers.3.self_attn.q_proj.weight": tensors of one kind,
+// whatever the layer.
 std::string KindOf(const std::string& name) {
   const size_t layers = name.find("layers.");
   const size_t dot = layers == std::string::npos ? std::string::npos : name.find('.', layers + 7);
@@ -37,16 +38,20 @@ std::string NonFiniteText(const Manifest& manifest) {
     add(tensor.made_nonfinite);
     for (const ManifestSource& source : tensor.sources) add(source.nonfinite);
   }
-  return nan + inf == 0 ? "" : fmt::format("non-finite values met: {} NaN, {} infinite\n", nan, inf);
+  return nan + inf == 0 ? ""
+                        : fmt::format("non-finite values met: {} NaN, {} infinite\n", nan, inf);
 }
 
 std::string OptionsText(const PlanOptions& options) {
   const StrategyOptions& strategy = options.strategy;
-  return fmt::format("strategy {}: density {}, lambda {}, {}, trim scope {}, seed {}\n"
-                     "selection: scoring {}, top-p {}, budget {}, block size {}\n",
-                     strategy.name, strategy.density, strategy.lambda, strategy.normalize ? "normalized" : "not normalized",
-                     strategy.trim_by_block ? "block" : "tensor", strategy.seed, options.scoring, options.top_p,
-                     options.budget_bytes ? FormatBytes(Bytes(*options.budget_bytes)) : std::string("none"), options.block_size);
+  return fmt::format(
+      "strategy {}: density {}, lambda {}, {}, trim scope {}, seed {}\n"
+      "selection: scoring {}, top-p {}, budget {}, block size {}\n",
+      strategy.name, strategy.density, strategy.lambda,
+      strategy.normalize ? "normalized" : "not normalized",
+      strategy.trim_by_block ? "block" : "tensor", strategy.seed, options.scoring, options.top_p,
+      options.budget_bytes ? FormatBytes(Bytes(*options.budget_bytes)) : std::string("none"),
+      options.block_size);
 }
 
 std::string KindsText(const Manifest& manifest) {
@@ -57,9 +62,11 @@ std::string KindsText(const Manifest& manifest) {
     row.blocks += tensor.blocks;
     row.touched += tensor.touched_blocks;
   }
-  std::string text = fmt::format("{:<44} {:>8} {:>10} {:>10}\n", "kind of tensor", "tensors", "blocks", "touched");
+  std::string text =
+      fmt::format("{:<44} {:>8} {:>10} {:>10}\n", "kind of tensor", "tensors", "blocks", "touched");
   for (const auto& [kind, row] : kinds) {
-    text += fmt::format("{:<44} {:>8} {:>10} {:>10}\n", EscapeControl(kind), row.tensors, row.blocks, row.touched);
+    text += fmt::format("{:<44} {:>8} {:>10} {:>10}\n", EscapeControl(kind), row.tensors,
+                        row.blocks, row.touched);
   }
   return text;
 }
@@ -67,7 +74,8 @@ std::string KindsText(const Manifest& manifest) {
 std::string RulesText(const Manifest& manifest) {
   std::map<std::string, uint64_t> reasons;
   for (const ManifestTensor& tensor : manifest.tensors) ++reasons[tensor.reason];
-  for (const DroppedTensor& tensor : manifest.dropped) ++reasons["expert's tensor left out: " + tensor.reason];
+  for (const DroppedTensor& tensor : manifest.dropped)
+    ++reasons["expert's tensor left out: " + tensor.reason];
   std::string text = "what became of the tensors:\n";
   for (const auto& [reason, count] : reasons) text += fmt::format("  {:>8}  {}\n", count, reason);
   return text;
@@ -77,17 +85,22 @@ std::string RulesText(const Manifest& manifest) {
 
 std::string RenderRun(const StoredRun& run) {
   const Manifest& manifest = run.manifest;
-  std::string text = fmt::format("run {} | plan {} | output model '{}'\n", manifest.run_id, manifest.plan_hash.substr(0, 16), manifest.model_id);
-  text += fmt::format("base    {} (fingerprint {})\n", manifest.base.id, manifest.base.fingerprint.ToHex());
+  std::string text = fmt::format("run {} | plan {} | output model '{}'\n", manifest.run_id,
+                                 manifest.plan_hash.substr(0, 16), manifest.model_id);
+  text += fmt::format("base    {} (fingerprint {})\n", manifest.base.id,
+                      manifest.base.fingerprint.ToHex());
   for (size_t k = 0; k < manifest.experts.size(); ++k) {
-    text += fmt::format("expert  {} (fingerprint {}), weight {}\n", manifest.experts[k].id, manifest.experts[k].fingerprint.ToHex(),
-                        run.plan.options.strategy.weights[k]);
+    text +=
+        fmt::format("expert  {} (fingerprint {}), weight {}\n", manifest.experts[k].id,
+                    manifest.experts[k].fingerprint.ToHex(), run.plan.options.strategy.weights[k]);
   }
   text += OptionsText(run.plan.options);
   const IoCounts& io = manifest.io;
-  text += fmt::format("expert bytes: planned {}, read {} merging and {} probing | base {} | written {}, of it unchanged {}\n",
-                      manifest.planned_expert_bytes, io.expert_bytes_read, io.probe_bytes_read, io.base_bytes_read,
-                      io.output_bytes_written, io.copied_bytes);
+  text += fmt::format(
+      "expert bytes: planned {}, read {} merging and {} probing | base {} | written {}, of it "
+      "unchanged {}\n",
+      manifest.planned_expert_bytes, io.expert_bytes_read, io.probe_bytes_read, io.base_bytes_read,
+      io.output_bytes_written, io.copied_bytes);
   text += RulesText(manifest);
   text += NonFiniteText(manifest);
   return text + KindsText(manifest);
@@ -101,27 +114,32 @@ std::string RenderRunJson(const StoredRun& run) {
 
 Result<std::string> RenderTensor(const StoredRun& run, const std::string& tensor) {
   const auto& tensors = run.manifest.tensors;
-  const auto found = std::find_if(tensors.begin(), tensors.end(), [&](const ManifestTensor& t) { return t.name == tensor; });
+  const auto found = std::find_if(tensors.begin(), tensors.end(),
+                                  [&](const ManifestTensor& t) { return t.name == tensor; });
   if (found == tensors.end()) {
     std::vector<std::string> names;
     for (const ManifestTensor& candidate : tensors) names.push_back(candidate.name);
     const auto nearest = NearestName(tensor, names);
-    return Fail(ErrorKind::kUsage, "--tensor", "the run has no tensor " + Quote(tensor),
-                nearest ? "did you mean " + Quote(*nearest) + "?" : "see the names in manifest.json");
+    return Fail(
+        ErrorKind::kUsage, "--tensor", "the run has no tensor " + Quote(tensor),
+        nearest ? "did you mean " + Quote(*nearest) + "?" : "see the names in manifest.json");
   }
-  std::string text = fmt::format("{} {} {} in {}\n  {}; {} of {} blocks touched; hash {}\n", EscapeControl(found->name),
-                                 DTypeName(found->dtype), FormatShape(found->shape), found->file, found->reason,
+  std::string text = fmt::format("{} {} {} in {}\n  {}; {} of {} blocks touched; hash {}\n",
+                                 EscapeControl(found->name), DTypeName(found->dtype),
+                                 FormatShape(found->shape), found->file, found->reason,
                                  found->touched_blocks, found->blocks, found->hash.ToHex());
   for (const ManifestSource& source : found->sources) {
     text += fmt::format("  {:<32} blocks {}{}\n", run.manifest.experts[source.expert].id,
-                        source.blocks.Empty() ? "none" : source.blocks.ToText(), source.differs ? " (differs from the base)" : "");
+                        source.blocks.Empty() ? "none" : source.blocks.ToText(),
+                        source.differs ? " (differs from the base)" : "");
   }
   return text;
 }
 
 std::string RenderVerify(const std::string& directory, const VerifyOutcome& outcome) {
-  std::string text = fmt::format("[OK] verified {} | run={} | {} tensors, {} files, {}\n", directory, outcome.run_id, outcome.tensors,
-                                 outcome.files, FormatBytes(Bytes(outcome.bytes)));
+  std::string text = fmt::format("[OK] verified {} | run={} | {} tensors, {} files, {}\n",
+                                 directory, outcome.run_id, outcome.tensors, outcome.files,
+                                 FormatBytes(Bytes(outcome.bytes)));
   for (const std::string& note : outcome.notes) text += "note: " + EscapeControl(note) + "\n";
   return text;
 }

@@ -24,8 +24,8 @@ std::optional<int> IntFromEnvironment(const char* name) {
 }  // namespace
 
 LaunchInfo DetectLauncher() {
-  // Open MPI's mpirun sets OMPI_*; srun with PMIx sets PMIX_RANK. A batch script alone sets SLURM_* too, so those
-  // only give the size.
+  // Open MPI's mpirun sets OMPI_*; srun with PMIx sets PMIX_RANK. A batch script alone sets SLURM_*
+  // too, so those only give the size.
   LaunchInfo info;
   if (const auto size = IntFromEnvironment("OMPI_COMM_WORLD_SIZE")) {
     info.launched = true;

@@ -40,6 +40,8 @@ class LocalCommunicatorImpl final : public Communicator {
 
 }  // namespace
 
-std::unique_ptr<Communicator> LocalCommunicator() { return std::make_unique<LocalCommunicatorImpl>(); }
+std::unique_ptr<Communicator> LocalCommunicator() {
+  return std::make_unique<LocalCommunicatorImpl>();
+}
 
 }  // namespace mergepipe

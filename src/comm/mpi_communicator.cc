@@ -111,7 +111,8 @@ class MpiCommunicatorImpl final : public Communicator {
     if (world_.size() == 1) return status;
     std::vector<Problem> problems = status.error().problems();
     for (Problem& problem : problems) {
-      problem.subject = "[rank " + std::to_string(world_.rank()) + ", host " + HostName() + "] " + problem.subject;
+      problem.subject = "[rank " + std::to_string(world_.rank()) + ", host " + HostName() + "] " +
+                        problem.subject;
     }
     return Fail(status.error().kind(), std::move(problems));
   }
@@ -156,7 +157,8 @@ class MpiCommunicatorImpl final : public Communicator {
     }
     std::vector<std::string> all;
     all.push_back(std::move(bytes));
-    for (int from = 1; from < world_.size(); ++from) all.push_back(ReceiveBytes(from, kCollectiveTag));
+    for (int from = 1; from < world_.size(); ++from)
+      all.push_back(ReceiveBytes(from, kCollectiveTag));
     return all;
   }
 
@@ -172,8 +174,8 @@ class MpiCommunicatorImpl final : public Communicator {
     return std::move(parts[0]);
   }
 
-  // Every rank that failed has notified every other one exactly once, or not at all: the counts are exchanged so that no
-  // notice is left over for the next phase.
+  // Every rank that failed has notified every other one exactly once, or not at all: the counts are
+  // exchanged so that no notice is left over for the next phase.
   void DrainAnnouncements() {
     std::vector<char> notified;
     mpi::all_gather(world_, static_cast<char>(notified_ ? 1 : 0), notified);

@@ -1,6 +1,5 @@
 #pragma once
 
-
 #include <memory>
 #include <string>
 
@@ -8,8 +7,8 @@
 
 namespace mergepipe {
 
-/// Boost.MPI's world communicator behind the interface. Every call that fails aborts the job (Boost.MPI throws;
-/// the exception stops here).
+/// Boost.MPI's world communicator behind the interface. Every call that fails aborts the job
+/// (Boost.MPI throws; the exception stops here).
 std::unique_ptr<Communicator> MpiCommunicator();
 
 /// The error of a rank as bytes for the other ranks, and back; empty for success.

@@ -15,11 +15,13 @@ class LocalSession final : public CommSession {
   std::unique_ptr<Communicator> communicator_ = LocalCommunicator();
 };
 
-// abort_on_exception: should an exception reach the destructor after all, the job ends instead of hanging.
+// abort_on_exception: should an exception reach the destructor after all, the job ends instead of
+// hanging.
 class MpiSession final : public CommSession {
  public:
-  MpiSession() : environment_(boost::mpi::threading::funneled, /*abort_on_exception=*/true),
-                 communicator_(MpiCommunicator()) {}
+  MpiSession()
+      : environment_(boost::mpi::threading::funneled, /*abort_on_exception=*/true),
+        communicator_(MpiCommunicator()) {}
   Communicator& communicator() override { return *communicator_; }
 
  private:

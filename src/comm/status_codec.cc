@@ -39,7 +39,8 @@ Status ParseStatus(const std::string& bytes) {
       return Fail(static_cast<ErrorKind>(kind), std::move(problems));
     }
   } catch (const std::exception& e) {
-    return Fail(ErrorKind::kInternal, "MPI", std::string("an unreadable status arrived: ") + e.what());
+    return Fail(ErrorKind::kInternal, "MPI",
+                std::string("an unreadable status arrived: ") + e.what());
   }
   return Fail(ErrorKind::kInternal, "MPI", "an invalid status arrived");
 }

@@ -7,7 +7,9 @@ namespace {
 constexpr std::align_val_t kAlignment{4096};
 }
 
-void AlignedBuffer::Deleter::operator()(std::byte* bytes) const { ::operator delete(bytes, kAlignment); }
+void AlignedBuffer::Deleter::operator()(std::byte* bytes) const {
+  ::operator delete(bytes, kAlignment);
+}
 
 void AlignedBuffer::Reserve(size_t size) {
   if (size <= size_) return;

@@ -16,7 +16,8 @@ struct Read {
   std::span<std::byte> out;
 };
 
-void AddReads(ReadableFile& file, uint64_t offset, std::span<std::byte> out, std::vector<Read>& reads) {
+void AddReads(ReadableFile& file, uint64_t offset, std::span<std::byte> out,
+              std::vector<Read>& reads) {
   while (!out.empty()) {
     const size_t size = std::min<size_t>(out.size(), kMaxRead);
     reads.push_back({&file, offset, out.first(size)});
@@ -31,18 +32,23 @@ uint64_t BlockGeometry::ElementsBetween(uint64_t begin, uint64_t end) const {
   return std::min(elements, end * block_size) - std::min(elements, begin * block_size);
 }
 
-uint64_t ExpertWindow::SizeOf(const TensorPart& part, const BlockGeometry& geometry, uint64_t begin, uint64_t end) {
+uint64_t ExpertWindow::SizeOf(const TensorPart& part, const BlockGeometry& geometry, uint64_t begin,
+                              uint64_t end) {
   uint64_t bytes = 0;
   for (size_t k = 0; k < part.experts.size(); ++k) {
-    part.selected[k].Within(BlockIndex(begin), BlockIndex(end)).ForEachRun([&](BlockIndex first, BlockIndex last) {
-      bytes += geometry.ElementsBetween(first.value, last.value) * DTypeSize(part.experts[k].dtype);
-    });
+    part.selected[k]
+        .Within(BlockIndex(begin), BlockIndex(end))
+        .ForEachRun([&](BlockIndex first, BlockIndex last) {
+          bytes +=
+              geometry.ElementsBetween(first.value, last.value) * DTypeSize(part.experts[k].dtype);
+        });
   }
   return bytes;
 }
 
-Status ExpertWindow::Load(SourceFiles& sources, const TensorPart& part, const BlockGeometry& geometry, uint64_t begin,
-                          uint64_t end, int threads) {
+Status ExpertWindow::Load(SourceFiles& sources, const TensorPart& part,
+                          const BlockGeometry& geometry, uint64_t begin, uint64_t end,
+                          int threads) {
   geometry_ = geometry;
   begin_ = begin;
   buffers_.resize(part.experts.size());
@@ -63,19 +69,22 @@ Status ExpertWindow::Load(SourceFiles& sources, const TensorPart& part, const Bl
     });
     buffers_[k].Reserve(total);
     selected.ForEachRun([&](BlockIndex first, BlockIndex last) {
-      AddReads(sources.Expert(k, source.file), source.offset + geometry.FirstElement(first.value) * size,
+      AddReads(sources.Expert(k, source.file),
+               source.offset + geometry.FirstElement(first.value) * size,
                {buffers_[k].data() + block_offsets_[k][first.value - begin],
                 geometry.ElementsBetween(first.value, last.value) * size},
                reads);
     });
   }
-  return ParallelFor(reads.size(), threads,
-                     [&](uint64_t i) { return reads[i].file->ReadAt(reads[i].offset, reads[i].out); });
+  return ParallelFor(reads.size(), threads, [&](uint64_t i) {
+    return reads[i].file->ReadAt(reads[i].offset, reads[i].out);
+  });
 }
 
 std::span<const std::byte> ExpertWindow::Block(size_t expert, uint64_t block) const {
   const std::byte* data = buffers_[expert].data();
-  return {data + block_offsets_[expert][block - begin_], geometry_.Elements(block) * element_sizes_[expert]};
+  return {data + block_offsets_[expert][block - begin_],
+          geometry_.Elements(block) * element_sizes_[expert]};
 }
 
 void ExpertWindow::Free() {

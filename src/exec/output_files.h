@@ -11,7 +11,8 @@ namespace mergepipe {
 /// The files of the staging directory that a slice writes to, opened when first needed.
 class OutputFiles {
  public:
-  OutputFiles(FileSystem& files, const std::vector<std::string>& paths) : files_(files), paths_(paths), open_(paths.size()) {}
+  OutputFiles(FileSystem& files, const std::vector<std::string>& paths)
+      : files_(files), paths_(paths), open_(paths.size()) {}
 
   Status Open(uint32_t file);
   WritableFile& At(uint32_t file) { return *open_[file]; }

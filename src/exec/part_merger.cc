@@ -7,7 +7,6 @@
 #include "exec/block_deltas.h"
 #include "exec/shared_statistics.h"
 #include "mergepipe/base/checked.h"
-#include "mergepipe/base/text.h"
 #include "mergepipe/kernels/convert.h"
 #include "mergepipe/kernels/nonfinite.h"
 #include "mergepipe/kernels/output.h"
@@ -38,8 +37,9 @@ BlockSet TouchedBlocks(const TensorPart& part) {
 }
 
 bool IsTouched(const TensorPart& part, uint64_t block) {
-  return part.merge && std::any_of(part.selected.begin(), part.selected.end(),
-                                   [&](const BlockSet& blocks) { return blocks.Contains(BlockIndex(block)); });
+  return part.merge &&
+         std::any_of(part.selected.begin(), part.selected.end(),
+                     [&](const BlockSet& blocks) { return blocks.Contains(BlockIndex(block)); });
 }
 
 // Reads or writes a long run in pieces, on all threads.
@@ -48,30 +48,9 @@ Status InPieces(Span bytes, uint64_t offset, int threads, Transfer&& transfer) {
   const uint64_t pieces = CeilDivide(bytes.size(), kTargetChunkBytes);
   return ParallelFor(pieces, threads, [&](uint64_t i) {
     const uint64_t at = i * kTargetChunkBytes;
-    return transfer(offset + at, bytes.subspan(at, std::min<uint64_t>(kTargetChunkBytes, bytes.size() - at)));
+    return transfer(offset + at,
+                    bytes.subspan(at, std::min<uint64_t>(kTargetChunkBytes, bytes.size() - at)));
   });
-}
-
-std::string Describe(const NonFiniteCount& count) {
-  return std::to_string(count.nan) + " NaN and " + std::to_string(count.inf) + " infinite values";
-}
-
-Status CheckFinite(const Slice& slice, const TensorPart& part, const PartReport& report) {
-  if (slice.allow_nonfinite) return {};
-  const std::string remedy = "repair the checkpoint, or pass --nonfinite allow";
-  ProblemList problems;
-  for (size_t input = 0; input < report.inputs.size(); ++input) {
-    if (!report.inputs[input].any()) continue;
-    const std::string model = input == 0 ? "base" : "expert " + Quote(slice.expert_ids[input - 1]);
-    problems.Add(model + ": tensor " + Quote(part.name), "has " + Describe(report.inputs[input]), remedy);
-  }
-  if (report.made.any()) {
-    problems.Add("output: tensor " + Quote(part.name),
-                 "would have " + Describe(report.made) + " where the base is finite (dtype " +
-                     std::string(DTypeName(part.out_dtype)) + ")",
-                 "choose a wider --out-dtype or smaller weights, or pass --nonfinite allow");
-  }
-  return problems.ToStatus(ErrorKind::kBadInput);
 }
 
 void StartReport(const TensorPart& part, PartReport& report) {
@@ -79,6 +58,7 @@ void StartReport(const TensorPart& part, PartReport& report) {
   report.tensor = part.tensor;
   report.begin = part.begin;
   report.block_hashes.resize(blocks);
+  report.base_hashes.resize(blocks);
   report.inputs.resize(part.experts.size() + 1);
   report.differs.resize(part.experts.size());
   report.read_hashes.assign(part.experts.size(), std::vector<Hash128>(part.merge ? blocks : 0));
@@ -89,7 +69,8 @@ void KeepReadBlocksOnly(const TensorPart& part, PartReport& report) {
   for (size_t k = 0; k < report.read_hashes.size(); ++k) {
     std::vector<Hash128> kept;
     for (uint64_t i = 0; i < report.read_hashes[k].size(); ++i) {
-      if (part.selected[k].Contains(BlockIndex(part.begin + i))) kept.push_back(report.read_hashes[k][i]);
+      if (part.selected[k].Contains(BlockIndex(part.begin + i)))
+        kept.push_back(report.read_hashes[k][i]);
     }
     report.read_hashes[k] = std::move(kept);
   }
@@ -99,7 +80,11 @@ void KeepReadBlocksOnly(const TensorPart& part, PartReport& report) {
 
 PartMerger::PartMerger(Communicator& communicator, const Slice& slice, const Strategy& strategy,
                        const ExecLimits& limits, SourceFiles& sources, OutputFiles& outputs)
-    : communicator_(communicator), slice_(slice), strategy_(strategy), limits_(limits), sources_(sources),
+    : communicator_(communicator),
+      slice_(slice),
+      strategy_(strategy),
+      limits_(limits),
+      sources_(sources),
       outputs_(outputs) {}
 
 bool PartMerger::Observes(const TensorPart& part) const {
@@ -109,7 +94,8 @@ bool PartMerger::Observes(const TensorPart& part) const {
 uint64_t PartMerger::HeldBytes() const {
   uint64_t held = 0;
   for (const TensorPart& part : slice_.parts) {
-    if (Holds(part)) held = std::max(held, ExpertWindow::SizeOf(part, GeometryOf(part), part.begin, part.end));
+    if (Holds(part))
+      held = std::max(held, ExpertWindow::SizeOf(part, GeometryOf(part), part.begin, part.end));
   }
   return held;
 }
@@ -117,8 +103,9 @@ uint64_t PartMerger::HeldBytes() const {
 uint64_t PartMerger::FixedMemory() const {
   const auto threads = static_cast<uint64_t>(limits_.threads);
   const uint64_t merged = threads * slice_.block_size * sizeof(float);
-  const uint64_t statistics =
-      strategy_.ObservationRounds() > 0 ? (threads + 2) * slice_.expert_files.size() * kStatisticsMemory : 0;
+  const uint64_t statistics = strategy_.ObservationRounds() > 0
+                                  ? (threads + 2) * slice_.expert_files.size() * kStatisticsMemory
+                                  : 0;
   return kBaselineMemory + merged + statistics + HeldBytes();
 }
 
@@ -133,7 +120,8 @@ uint64_t PartMerger::BlockMemory(const TensorPart& part) const {
 
 uint64_t PartMerger::ChunkBlocks(const TensorPart& part) const {
   const uint64_t base_block = std::max<uint64_t>(1, slice_.block_size * DTypeSize(part.base.dtype));
-  const uint64_t wanted = std::max(CeilDivide(kTargetChunkBytes, base_block), 2 * static_cast<uint64_t>(limits_.threads));
+  const uint64_t wanted = std::max(CeilDivide(kTargetChunkBytes, base_block),
+                                   2 * static_cast<uint64_t>(limits_.threads));
   const uint64_t fixed = FixedMemory();
   const uint64_t left = limits_.memory_bytes > fixed ? limits_.memory_bytes - fixed : 0;
   return std::clamp<uint64_t>(left / std::max<uint64_t>(1, BlockMemory(part)), 1, wanted);
@@ -145,14 +133,14 @@ Status PartMerger::CheckMemory() const {
   const uint64_t needed = FixedMemory() + block;
   if (needed <= limits_.memory_bytes) return {};
   return Fail(ErrorKind::kNoSpace, "--memory-mb",
-              FormatBytes(Bytes(limits_.memory_bytes)) + " cannot hold what this rank needs at a time, " +
-                  FormatBytes(Bytes(needed)),
+              FormatBytes(Bytes(limits_.memory_bytes)) +
+                  " cannot hold what this rank needs at a time, " + FormatBytes(Bytes(needed)),
               "give at least " + std::to_string(CeilDivide(needed, kMiB)) +
                   " MiB, or lower --resident-mb, --block-size or --threads, or use more ranks");
 }
 
-Result<PartOutcome> PartMerger::ForEachChunk(const TensorPart& part,
-                                             const std::function<Status(uint64_t, uint64_t)>& visit) {
+Result<PartOutcome> PartMerger::ForEachChunk(
+    const TensorPart& part, const std::function<Status(uint64_t, uint64_t)>& visit) {
   const uint64_t step = ChunkBlocks(part);
   for (uint64_t begin = part.begin; begin < part.end; begin += step) {
     if (communicator_.FailureAnnounced()) return PartOutcome::kStopped;
@@ -168,13 +156,16 @@ std::span<std::byte> PartMerger::BlockOf(AlignedBuffer& buffer, const TensorPart
           geometry.Elements(block) * DTypeSize(dtype)};
 }
 
-StoredBlockDeltas PartMerger::DeltasOf(const TensorPart& part, uint64_t chunk_begin, uint64_t block) {
+StoredBlockDeltas PartMerger::DeltasOf(const TensorPart& part, uint64_t chunk_begin,
+                                       uint64_t block) {
   const BlockGeometry geometry = GeometryOf(part);
-  StoredBlockDeltas deltas(geometry.FirstElement(block), geometry.Elements(block),
-                           {part.base.dtype, BlockOf(base_, part, part.base.dtype, chunk_begin, block)});
+  StoredBlockDeltas deltas(
+      geometry.FirstElement(block), geometry.Elements(block),
+      {part.base.dtype, BlockOf(base_, part, part.base.dtype, chunk_begin, block)});
   for (size_t k = 0; k < part.experts.size(); ++k) {
     if (!part.selected[k].Contains(BlockIndex(block))) continue;
-    deltas.AddExpert(ExpertIndex(static_cast<uint32_t>(k)), {part.experts[k].dtype, window_.Block(k, block)});
+    deltas.AddExpert(ExpertIndex(static_cast<uint32_t>(k)),
+                     {part.experts[k].dtype, window_.Block(k, block)});
   }
   return deltas;
 }
@@ -185,16 +176,17 @@ Status PartMerger::LoadBase(const TensorPart& part, uint64_t begin, uint64_t end
   const uint64_t bytes = geometry.ElementsBetween(begin, end) * size;
   base_.Reserve(bytes);
   ReadableFile& file = sources_.Base(part.base.file);
-  return InPieces(base_.First(bytes), part.base.offset + geometry.FirstElement(begin) * size, limits_.threads,
-                  [&](uint64_t offset, std::span<std::byte> out) { return file.ReadAt(offset, out); });
+  return InPieces(
+      base_.First(bytes), part.base.offset + geometry.FirstElement(begin) * size, limits_.threads,
+      [&](uint64_t offset, std::span<std::byte> out) { return file.ReadAt(offset, out); });
 }
 
 Status PartMerger::LoadExperts(const TensorPart& part, uint64_t begin, uint64_t end) {
   return window_.Load(sources_, part, GeometryOf(part), begin, end, limits_.threads);
 }
 
-Status PartMerger::ObserveChunk(const TensorPart& part, const TensorMerge& tensor, int round, uint64_t begin,
-                                uint64_t end, TensorStatistics& sum) {
+Status PartMerger::ObserveChunk(const TensorPart& part, const TensorMerge& tensor, int round,
+                                uint64_t begin, uint64_t end, TensorStatistics& sum) {
   MERGEPIPE_RETURN_IF_ERROR(LoadBase(part, begin, end));
   if (!Holds(part)) MERGEPIPE_RETURN_IF_ERROR(LoadExperts(part, begin, end));
   // Each thread observes consecutive blocks, and their statistics are appended in block order.
@@ -205,7 +197,8 @@ Status PartMerger::ObserveChunk(const TensorPart& part, const TensorMerge& tenso
     const uint64_t first = begin + (end - begin) * g / groups;
     const uint64_t last = begin + (end - begin) * (g + 1) / groups;
     for (uint64_t block = first; block < last; ++block) {
-      if (IsTouched(part, block)) tensor.Observe(round, DeltasOf(part, begin, block), *statistics[g]);
+      if (IsTouched(part, block))
+        tensor.Observe(round, DeltasOf(part, begin, block), *statistics[g]);
     }
     return {};
   }));
@@ -213,8 +206,8 @@ Status PartMerger::ObserveChunk(const TensorPart& part, const TensorMerge& tenso
   return {};
 }
 
-Result<PartOutcome> PartMerger::ObserveRound(const TensorPart& part, const TensorMerge& tensor, int round,
-                                             TensorStatistics& statistics) {
+Result<PartOutcome> PartMerger::ObserveRound(const TensorPart& part, const TensorMerge& tensor,
+                                             int round, TensorStatistics& statistics) {
   if (round == 0 && Holds(part)) MERGEPIPE_RETURN_IF_ERROR(LoadExperts(part, part.begin, part.end));
   return ForEachChunk(part, [&](uint64_t begin, uint64_t end) {
     return ObserveChunk(part, tensor, round, begin, end, statistics);
@@ -228,7 +221,8 @@ Result<PartOutcome> PartMerger::ObserveRounds(const TensorPart& part, TensorMerg
     const bool done = outcome && *outcome == PartOutcome::kDone;
     // The other ranks wait for this one's statistics, also when there are none.
     if (part.shared()) {
-      statistics = ShareStatistics(communicator_, part, tensor, round, done ? std::move(statistics) : nullptr);
+      statistics = ShareStatistics(communicator_, part, tensor, round,
+                                   done ? std::move(statistics) : nullptr);
     }
     if (!done) return outcome;
     if (!statistics) return PartOutcome::kStopped;
@@ -237,8 +231,9 @@ Result<PartOutcome> PartMerger::ObserveRounds(const TensorPart& part, TensorMerg
   return PartOutcome::kDone;
 }
 
-Status PartMerger::MakeBlock(const TensorPart& part, const TensorMerge* tensor, uint64_t chunk_begin, uint64_t block,
-                             PartReport& report, std::vector<NonFiniteCount>& counts) {
+Status PartMerger::MakeBlock(const TensorPart& part, const TensorMerge* tensor,
+                             uint64_t chunk_begin, uint64_t block, PartReport& report,
+                             std::vector<NonFiniteCount>& counts) {
   const std::span<std::byte> stored = BlockOf(base_, part, part.base.dtype, chunk_begin, block);
   const bool is_float = IsFloat(part.base.dtype);
   if (is_float) counts[0] = ToReport(CountNonFinite(part.base.dtype, stored));
@@ -263,19 +258,24 @@ Status PartMerger::MakeBlock(const TensorPart& part, const TensorMerge* tensor, 
       const auto tile = stored.subspan(at * in_size, count * in_size);
       const std::span<float> tile_values(values.data(), count);
       ToFloat(part.base.dtype, tile, tile_values);
-      made += ToReport(WriteMerged({part.base.dtype, tile, tile_values}, std::span(merged).subspan(at, count),
-                                   part.out_dtype, out.subspan(at * out_size, count * out_size)));
+      made += ToReport(WriteMerged({part.base.dtype, tile, tile_values},
+                                   std::span(merged).subspan(at, count), part.out_dtype,
+                                   out.subspan(at * out_size, count * out_size)));
     }
   } else if (part.out_dtype != part.base.dtype) {
     out = BlockOf(out_, part, part.out_dtype, chunk_begin, block);
     made = ToReport(ConvertStored(part.base.dtype, stored, part.out_dtype, out));
   }
   counts.back() = made;
-  report.block_hashes[block - part.begin] = HashBytes(out);
+  const Hash128 base_hash = HashBytes(stored);
+  report.base_hashes[block - part.begin] = base_hash;
+  report.block_hashes[block - part.begin] =
+      out.data() == stored.data() ? base_hash : HashBytes(out);
   return {};
 }
 
-Status PartMerger::CompareChunk(const TensorPart& part, uint64_t begin, uint64_t end, PartReport& report) {
+Status PartMerger::CompareChunk(const TensorPart& part, uint64_t begin, uint64_t end,
+                                PartReport& report) {
   const BlockGeometry geometry = GeometryOf(part);
   const uint64_t size = DTypeSize(part.base.dtype);
   const uint64_t bytes = geometry.ElementsBetween(begin, end) * size;
@@ -283,28 +283,35 @@ Status PartMerger::CompareChunk(const TensorPart& part, uint64_t begin, uint64_t
   for (size_t k = 0; k < part.experts.size(); ++k) {
     const SourceTensor& source = part.experts[k];
     if (!source.present) continue;
-    MERGEPIPE_RETURN_IF_ERROR(sources_.ExpertForComparing(k, source.file)
-                                  .ReadAt(source.offset + geometry.FirstElement(begin) * size, compared_.First(bytes)));
+    MERGEPIPE_RETURN_IF_ERROR(
+        sources_.ExpertForComparing(k, source.file)
+            .ReadAt(source.offset + geometry.FirstElement(begin) * size, compared_.First(bytes)));
     if (bytes > 0 && std::memcmp(compared_.data(), base_.data(), bytes) != 0) report.differs[k] = 1;
   }
   return {};
 }
 
-Status PartMerger::WriteChunk(const TensorPart& part, const BlockSet& touched, uint64_t begin, uint64_t end) {
+Status PartMerger::WriteChunk(const TensorPart& part, const BlockSet& touched, uint64_t begin,
+                              uint64_t end) {
   const BlockGeometry geometry = GeometryOf(part);
   const uint64_t size = DTypeSize(part.out_dtype);
   const bool converts = part.out_dtype != part.base.dtype;
-  const auto is_touched = [&](uint64_t block) { return part.merge && touched.Contains(BlockIndex(block)); };
+  const auto is_touched = [&](uint64_t block) {
+    return part.merge && touched.Contains(BlockIndex(block));
+  };
   WritableFile& file = outputs_.At(part.out_file);
   for (uint64_t first = begin; first < end;) {
     const bool from_out = converts || is_touched(first);
     uint64_t last = first + 1;
     while (last < end && (converts || is_touched(last)) == from_out) ++last;
     const uint64_t bytes = geometry.ElementsBetween(first, last) * size;
-    const std::byte* data = BlockOf(from_out ? out_ : base_, part, part.out_dtype, begin, first).data();
+    const std::byte* data =
+        BlockOf(from_out ? out_ : base_, part, part.out_dtype, begin, first).data();
     MERGEPIPE_RETURN_IF_ERROR(
-        InPieces(std::span(data, bytes), part.out_offset + geometry.FirstElement(first) * size, limits_.threads,
-                 [&](uint64_t offset, std::span<const std::byte> piece) { return file.WriteAt(offset, piece); }));
+        InPieces(std::span(data, bytes), part.out_offset + geometry.FirstElement(first) * size,
+                 limits_.threads, [&](uint64_t offset, std::span<const std::byte> piece) {
+                   return file.WriteAt(offset, piece);
+                 }));
     bytes_written_ += bytes;
     if (!from_out) bytes_copied_ += bytes;
     first = last;
@@ -312,20 +319,22 @@ Status PartMerger::WriteChunk(const TensorPart& part, const BlockSet& touched, u
   return {};
 }
 
-Result<PartOutcome> PartMerger::MakeBlocks(const TensorPart& part, const TensorMerge* tensor, PartReport& report) {
+Result<PartOutcome> PartMerger::MakeBlocks(const TensorPart& part, const TensorMerge* tensor,
+                                           PartReport& report) {
   const BlockSet touched = TouchedBlocks(part);
   return ForEachChunk(part, [&](uint64_t begin, uint64_t end) -> Status {
     MERGEPIPE_RETURN_IF_ERROR(LoadBase(part, begin, end));
     if (tensor != nullptr && !Holds(part)) MERGEPIPE_RETURN_IF_ERROR(LoadExperts(part, begin, end));
     if (part.compare) MERGEPIPE_RETURN_IF_ERROR(CompareChunk(part, begin, end, report));
     out_.Reserve(GeometryOf(part).ElementsBetween(begin, end) * DTypeSize(part.out_dtype));
-    std::vector<std::vector<NonFiniteCount>> counts(end - begin,
-                                                    std::vector<NonFiniteCount>(part.experts.size() + 2));
+    std::vector<std::vector<NonFiniteCount>> counts(
+        end - begin, std::vector<NonFiniteCount>(part.experts.size() + 2));
     MERGEPIPE_RETURN_IF_ERROR(ParallelFor(end - begin, limits_.threads, [&](uint64_t i) {
       return MakeBlock(part, tensor, begin, begin + i, report, counts[i]);
     }));
     for (const auto& block : counts) {
-      for (size_t input = 0; input < report.inputs.size(); ++input) report.inputs[input] += block[input];
+      for (size_t input = 0; input < report.inputs.size(); ++input)
+        report.inputs[input] += block[input];
       report.made += block.back();
     }
     return WriteChunk(part, touched, begin, end);
@@ -352,7 +361,6 @@ Result<PartOutcome> PartMerger::Merge(const TensorPart& part, PartReport& report
   MERGEPIPE_ASSIGN_OR_RETURN(const PartOutcome outcome, MakeBlocks(part, tensor.get(), report));
   window_.Free();
   if (outcome == PartOutcome::kStopped) return outcome;
-  MERGEPIPE_RETURN_IF_ERROR(CheckFinite(slice_, part, report));
   KeepReadBlocksOnly(part, report);
   return outcome;
 }

@@ -20,16 +20,17 @@ enum class PartOutcome {
 /// Makes the parts of one slice, one after the other, in chunks of some blocks.
 class PartMerger {
  public:
-  PartMerger(Communicator& communicator, const Slice& slice, const Strategy& strategy, const ExecLimits& limits,
-             SourceFiles& sources, OutputFiles& outputs);
+  PartMerger(Communicator& communicator, const Slice& slice, const Strategy& strategy,
+             const ExecLimits& limits, SourceFiles& sources, OutputFiles& outputs);
 
   /// kNoSpace if the limits cannot hold a resident tensor and one block of every input.
   Status CheckMemory() const;
 
-  /// Merges one part. For a shared part, the ranks of its group call this at the same time; one of them that cannot go on calls
-  /// Refuse instead.
+  /// Merges one part. For a shared part, the ranks of its group call this at the same time; one of
+  /// them that cannot go on calls Refuse instead.
   Result<PartOutcome> Merge(const TensorPart& part, PartReport& report);
-  /// Takes part in the exchange of a part's statistics, if there is one, with nothing: then the others leave it too.
+  /// Takes part in the exchange of a part's statistics, if there is one, with nothing: then the
+  /// others leave it too.
   void Refuse(const TensorPart& part);
 
   uint64_t bytes_written() const { return bytes_written_; }
@@ -38,8 +39,11 @@ class PartMerger {
  private:
   using Outcome = Result<PartOutcome>;
 
-  BlockGeometry GeometryOf(const TensorPart& part) const { return {slice_.block_size, part.elements}; }
-  /// Whether the strategy must see the part before it is merged, and whether its expert bytes stay in memory meanwhile.
+  BlockGeometry GeometryOf(const TensorPart& part) const {
+    return {slice_.block_size, part.elements};
+  }
+  /// Whether the strategy must see the part before it is merged, and whether its expert bytes stay
+  /// in memory meanwhile.
   bool Observes(const TensorPart& part) const;
   bool Holds(const TensorPart& part) const { return Observes(part) && part.reads == 1; }
 
@@ -48,21 +52,23 @@ class PartMerger {
   uint64_t BlockMemory(const TensorPart& part) const;
   uint64_t ChunkBlocks(const TensorPart& part) const;
 
-  Outcome ForEachChunk(const TensorPart& part, const std::function<Status(uint64_t, uint64_t)>& visit);
+  Outcome ForEachChunk(const TensorPart& part,
+                       const std::function<Status(uint64_t, uint64_t)>& visit);
   Status LoadBase(const TensorPart& part, uint64_t begin, uint64_t end);
   Status LoadExperts(const TensorPart& part, uint64_t begin, uint64_t end);
-  std::span<std::byte> BlockOf(AlignedBuffer& buffer, const TensorPart& part, DType dtype, uint64_t chunk_begin,
-                               uint64_t block);
+  std::span<std::byte> BlockOf(AlignedBuffer& buffer, const TensorPart& part, DType dtype,
+                               uint64_t chunk_begin, uint64_t block);
   StoredBlockDeltas DeltasOf(const TensorPart& part, uint64_t chunk_begin, uint64_t block);
 
   Status Open(const TensorPart& part);
-  Outcome ObserveRound(const TensorPart& part, const TensorMerge& tensor, int round, TensorStatistics& statistics);
+  Outcome ObserveRound(const TensorPart& part, const TensorMerge& tensor, int round,
+                       TensorStatistics& statistics);
   Outcome ObserveRounds(const TensorPart& part, TensorMerge& tensor);
-  Status ObserveChunk(const TensorPart& part, const TensorMerge& tensor, int round, uint64_t begin, uint64_t end,
-                      TensorStatistics& sum);
+  Status ObserveChunk(const TensorPart& part, const TensorMerge& tensor, int round, uint64_t begin,
+                      uint64_t end, TensorStatistics& sum);
   Outcome MakeBlocks(const TensorPart& part, const TensorMerge* tensor, PartReport& report);
-  Status MakeBlock(const TensorPart& part, const TensorMerge* tensor, uint64_t chunk_begin, uint64_t block,
-                   PartReport& report, std::vector<NonFiniteCount>& counts);
+  Status MakeBlock(const TensorPart& part, const TensorMerge* tensor, uint64_t chunk_begin,
+                   uint64_t block, PartReport& report, std::vector<NonFiniteCount>& counts);
   Status CompareChunk(const TensorPart& part, uint64_t begin, uint64_t end, PartReport& report);
   Status WriteChunk(const TensorPart& part, const BlockSet& touched, uint64_t begin, uint64_t end);
 

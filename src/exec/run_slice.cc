@@ -4,6 +4,7 @@
 
 #include <chrono>
 
+#include "exec/nonfinite_check.h"
 #include "exec/part_merger.h"
 
 namespace mergepipe {
@@ -25,8 +26,9 @@ uint64_t PeakMemory() {
   return static_cast<uint64_t>(usage.ru_maxrss) * 1024;
 }
 
-// The parts of a slice in the order in which they are made: first those that are shared with other ranks, in two waves (every rank has at
-// most one shared part in each, so all groups of a wave exchange their statistics at the same time), then the rank's own.
+// The parts of a slice in the order in which they are made: first those that are shared with other
+// ranks, in two waves (every rank has at most one shared part in each, so all groups of a wave
+// exchange their statistics at the same time), then the rank's own.
 enum class Wave { kEvenShared, kOddShared, kOwn };
 
 Wave WaveOf(const TensorPart& part) {
@@ -34,9 +36,21 @@ Wave WaveOf(const TensorPart& part) {
   return part.shared_ordinal % 2 == 0 ? Wave::kEvenShared : Wave::kOddShared;
 }
 
-Status MergeParts(Communicator& communicator, const Slice& slice, PartMerger& merger, SliceReport& report) {
+// After the first tensor with NaN or infinity a rank goes on for so many bytes of output, to name
+// more of them in one go.
+constexpr uint64_t kBytesAfterNonFinite = uint64_t{1} << 30;
+
+Status MergeParts(Communicator& communicator, const Slice& slice, PartMerger& merger,
+                  SliceReport& report) {
   Status failure;
+  ProblemList nonfinite;
+  uint64_t nonfinite_at = 0;
   bool going = true;
+  const auto fail = [&](const Error& error) {
+    failure = tl::unexpected(error);
+    communicator.AnnounceFailure();
+    going = false;
+  };
   for (const Wave wave : {Wave::kEvenShared, Wave::kOddShared, Wave::kOwn}) {
     for (size_t i = 0; i < slice.parts.size(); ++i) {
       if (WaveOf(slice.parts[i]) != wave) continue;
@@ -45,18 +59,25 @@ Status MergeParts(Communicator& communicator, const Slice& slice, PartMerger& me
         continue;
       }
       const Result<PartOutcome> outcome = merger.Merge(slice.parts[i], report.parts[i]);
-      going = outcome && *outcome == PartOutcome::kDone;
       if (!outcome) {
-        failure = tl::unexpected(outcome.error());
-        communicator.AnnounceFailure();
+        fail(outcome.error());
+      } else if (*outcome == PartOutcome::kStopped) {
+        going = false;
+      } else {
+        if (nonfinite.empty()) nonfinite_at = merger.bytes_written();
+        CheckFinite(slice, slice.parts[i], report.parts[i], nonfinite);
+        if (!nonfinite.empty() && merger.bytes_written() - nonfinite_at > kBytesAfterNonFinite) {
+          fail(nonfinite.ToStatus(ErrorKind::kBadInput).error());
+        }
       }
     }
   }
+  if (failure) return nonfinite.ToStatus(ErrorKind::kBadInput);
   return failure;
 }
 
-Status Execute(FileSystem& files, Communicator& communicator, const Slice& slice, const Strategy& strategy,
-               const ExecLimits& limits, SliceReport& report) {
+Status Execute(FileSystem& files, Communicator& communicator, const Slice& slice,
+               const Strategy& strategy, const ExecLimits& limits, SliceReport& report) {
   SourceFiles sources(files, slice);
   OutputFiles outputs(files, slice.output_files);
   PartMerger merger(communicator, slice, strategy, limits, sources, outputs);
@@ -84,7 +105,8 @@ Status Execute(FileSystem& files, Communicator& communicator, const Slice& slice
 Result<SliceReport> RunSlice(FileSystem& files, Communicator& communicator, const Slice& slice,
                              const ExecLimits& limits) {
   const auto row = FindStrategy(slice.strategy.name);
-  MERGEPIPE_RETURN_IF_ERROR(communicator.Agree(row ? Status() : Status(tl::unexpected(row.error()))));
+  MERGEPIPE_RETURN_IF_ERROR(
+      communicator.Agree(row ? Status() : Status(tl::unexpected(row.error()))));
   const std::unique_ptr<Strategy> strategy = (*row)->make(slice.strategy);
 
   SliceReport report;

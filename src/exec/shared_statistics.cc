@@ -14,7 +14,8 @@ std::string Encode(const TensorStatistics* statistics) {
   return kPresent + statistics->Serialize();
 }
 
-std::unique_ptr<TensorStatistics> Decode(const std::string& message, const TensorMerge& tensor, int round) {
+std::unique_ptr<TensorStatistics> Decode(const std::string& message, const TensorMerge& tensor,
+                                         int round) {
   if (message.empty() || message.front() != kPresent) return nullptr;
   auto statistics = tensor.ParseStatistics(round, std::string_view(message).substr(1));
   return statistics ? std::move(*statistics) : nullptr;
@@ -22,9 +23,10 @@ std::unique_ptr<TensorStatistics> Decode(const std::string& message, const Tenso
 
 }  // namespace
 
-std::unique_ptr<TensorStatistics> ShareStatistics(Communicator& communicator, const TensorPart& part,
-                                                                 const TensorMerge& tensor, int round,
-                                                                 std::unique_ptr<TensorStatistics> mine) {
+std::unique_ptr<TensorStatistics> ShareStatistics(Communicator& communicator,
+                                                  const TensorPart& part, const TensorMerge& tensor,
+                                                  int round,
+                                                  std::unique_ptr<TensorStatistics> mine) {
   const Rank leader(part.first_rank);
   std::unique_ptr<TensorStatistics> sum;
   if (communicator.rank() == leader) {

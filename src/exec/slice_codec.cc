@@ -31,9 +31,9 @@ void serialize(Archive& ar, SourceTensor& tensor) {
 
 template <class Archive>
 void serialize(Archive& ar, TensorPart& part) {
-  ar(part.tensor, part.name, part.elements, part.begin, part.end, part.merge, part.compare, part.reads, part.base,
-     part.out_dtype, part.out_file, part.out_offset, part.experts, part.selected, part.selected_elements,
-     part.first_rank, part.last_rank, part.shared_ordinal);
+  ar(part.tensor, part.name, part.elements, part.begin, part.end, part.merge, part.compare,
+     part.reads, part.base, part.out_dtype, part.out_file, part.out_offset, part.experts,
+     part.selected, part.selected_elements, part.first_rank, part.last_rank, part.shared_ordinal);
 }
 
 template <class Archive>
@@ -49,14 +49,15 @@ void serialize(Archive& ar, NonFiniteCount& count) {
 
 template <class Archive>
 void serialize(Archive& ar, PartReport& part) {
-  ar(part.tensor, part.begin, part.block_hashes, part.read_hashes, part.inputs, part.made, part.differs);
+  ar(part.tensor, part.begin, part.block_hashes, part.base_hashes, part.read_hashes, part.inputs,
+     part.made, part.differs);
 }
 
 template <class Archive>
 void serialize(Archive& ar, SliceReport& report) {
-  ar(report.rank, report.host, report.expert_bytes_read, report.compare_bytes_read, report.base_bytes_read,
-     report.output_bytes_written, report.copied_bytes, report.merge_seconds, report.sync_seconds,
-     report.peak_memory_bytes, report.threads, report.parts);
+  ar(report.rank, report.host, report.expert_bytes_read, report.compare_bytes_read,
+     report.base_bytes_read, report.output_bytes_written, report.copied_bytes, report.merge_seconds,
+     report.sync_seconds, report.peak_memory_bytes, report.threads, report.parts);
 }
 
 namespace {
@@ -91,6 +92,8 @@ Result<T> FromBytes(const std::string& bytes, const char* what) {
 std::string SerializeSlice(const Slice& slice) { return ToBytes(slice); }
 Result<Slice> ParseSlice(const std::string& bytes) { return FromBytes<Slice>(bytes, "slice"); }
 std::string SerializeReport(const SliceReport& report) { return ToBytes(report); }
-Result<SliceReport> ParseReport(const std::string& bytes) { return FromBytes<SliceReport>(bytes, "report"); }
+Result<SliceReport> ParseReport(const std::string& bytes) {
+  return FromBytes<SliceReport>(bytes, "report");
+}
 
 }  // namespace mergepipe

@@ -3,8 +3,13 @@
 namespace mergepipe {
 
 SourceFiles::SourceFiles(FileSystem& files, const Slice& slice)
-    : files_(files), slice_(slice), merge_share_(Bytes(slice.merge_share)), compare_share_(Bytes(slice.compare_share)),
-      base_(slice.base_files.size()), merge_(slice.expert_files.size()), compare_(slice.expert_files.size()) {
+    : files_(files),
+      slice_(slice),
+      merge_share_(Bytes(slice.merge_share)),
+      compare_share_(Bytes(slice.compare_share)),
+      base_(slice.base_files.size()),
+      merge_(slice.expert_files.size()),
+      compare_(slice.expert_files.size()) {
   for (size_t k = 0; k < slice.expert_files.size(); ++k) {
     merge_[k].resize(slice.expert_files[k].size());
     compare_[k].resize(slice.expert_files[k].size());
@@ -14,7 +19,8 @@ SourceFiles::SourceFiles(FileSystem& files, const Slice& slice)
 Result<std::unique_ptr<ReadableFile>> SourceFiles::Open(const SourceFile& source) {
   MERGEPIPE_ASSIGN_OR_RETURN(const FileInfo info, files_.Stat(source.path));
   if (info.size != source.size || info.mtime_ns != source.mtime_ns) {
-    return Fail(ErrorKind::kBadInput, source.path, "is not the file that the plan was made from (size or time differ)",
+    return Fail(ErrorKind::kBadInput, source.path,
+                "is not the file that the plan was made from (size or time differ)",
                 "do not change inputs during a merge; every host must see the same files");
   }
   return files_.OpenForReading(source.path);
@@ -33,7 +39,8 @@ Status SourceFiles::OpenFor(const TensorPart& part) {
     if (slot) continue;
     const SourceFile& description = slice_.expert_files[k][source.file];
     MERGEPIPE_ASSIGN_OR_RETURN(auto file, Open(description));
-    slot = GateReads(std::move(file), part.compare ? compare_share_ : merge_share_, description.data_begin);
+    slot = GateReads(std::move(file), part.compare ? compare_share_ : merge_share_,
+                     description.data_begin);
   }
   return {};
 }

@@ -9,8 +9,8 @@
 
 namespace mergepipe {
 
-/// The inputs of a slice, opened when first needed and kept open. Base reads are counted; expert reads pass the gate of the rank's
-/// budget share. Thread-safe after OpenFor.
+/// The inputs of a slice, opened when first needed and kept open. Base reads are counted; expert
+/// reads pass the gate of the rank's budget share. Thread-safe after OpenFor.
 class SourceFiles {
  public:
   SourceFiles(FileSystem& files, const Slice& slice);

@@ -92,9 +92,7 @@ class Scanner {
   size_t position_;
 };
 
-bool IsDTypeKey(std::string_view key) {
-  return key == "torch_dtype" || key == "dtype";
-}
+bool IsDTypeKey(std::string_view key) { return key == "torch_dtype" || key == "dtype"; }
 
 class ConfigEditor {
  public:

@@ -77,9 +77,7 @@ class SaxAdapter : public nlohmann::json_sax<nlohmann::json> {
   std::string problem_;
 };
 
-bool StartsValue(char last) {
-  return last == ':' || last == ',' || last == '[';
-}
+bool StartsValue(char last) { return last == ':' || last == ',' || last == '['; }
 
 }  // namespace
 

@@ -11,7 +11,8 @@ class GatedFile final : public ReadableFile {
       : file_(std::move(file)), share_(share), free_until_(free_until) {}
 
   Status ReadAt(uint64_t offset, std::span<std::byte> out) override {
-    const uint64_t free = offset >= free_until_ ? 0 : std::min<uint64_t>(out.size(), free_until_ - offset);
+    const uint64_t free =
+        offset >= free_until_ ? 0 : std::min<uint64_t>(out.size(), free_until_ - offset);
     MERGEPIPE_RETURN_IF_ERROR(share_.Spend(Bytes(out.size() - free), path()));
     return file_->ReadAt(offset, out);
   }
@@ -34,21 +35,32 @@ class GatedFileSystem final : public FileSystem {
   }
   Result<FileInfo> Stat(const std::string& path) override { return files_.Stat(path); }
   Result<bool> Exists(const std::string& path) override { return files_.Exists(path); }
-  Result<std::vector<DirectoryEntry>> List(const std::string& path) override { return files_.List(path); }
+  Result<std::vector<DirectoryEntry>> List(const std::string& path) override {
+    return files_.List(path);
+  }
   Result<uint64_t> FreeSpace(const std::string& path) override { return files_.FreeSpace(path); }
 
-  Result<std::unique_ptr<WritableFile>> Create(const std::string& path, uint64_t) override { return ReadOnly(path); }
-  Result<std::unique_ptr<WritableFile>> OpenForWriting(const std::string& path) override { return ReadOnly(path); }
+  Result<std::unique_ptr<WritableFile>> Create(const std::string& path, uint64_t) override {
+    return ReadOnly(path);
+  }
+  Result<std::unique_ptr<WritableFile>> OpenForWriting(const std::string& path) override {
+    return ReadOnly(path);
+  }
   Status CreateDirectories(const std::string& path) override { return ReadOnly(path); }
   Result<bool> CreateDirectory(const std::string& path) override { return ReadOnly(path); }
   Status SyncDirectory(const std::string& path) override { return ReadOnly(path); }
-  Status Rename(const std::string&, const std::string& to, RenameMode) override { return ReadOnly(to); }
+  Status Rename(const std::string&, const std::string& to, RenameMode) override {
+    return ReadOnly(to);
+  }
   Status Remove(const std::string& path) override { return ReadOnly(path); }
-  Result<std::unique_ptr<FileLock>> Lock(const std::string& path) override { return ReadOnly(path); }
+  Result<std::unique_ptr<FileLock>> Lock(const std::string& path) override {
+    return ReadOnly(path);
+  }
 
  private:
   static tl::unexpected<Error> ReadOnly(const std::string& path) {
-    return Fail(ErrorKind::kInternal, path, "is an input, and inputs are only read", "please report this defect");
+    return Fail(ErrorKind::kInternal, path, "is an input, and inputs are only read",
+                "please report this defect");
   }
 
   FileSystem& files_;
@@ -79,8 +91,9 @@ Status BudgetShare::Spend(Bytes amount, const std::string& subject) {
   do {
     if (amount.count() > limit_.count() - spent) {
       return Fail(ErrorKind::kInternal, subject,
-                  "a read of " + std::to_string(amount.count()) + " bytes is over the budget share of " +
-                      std::to_string(limit_.count()) + " (spent: " + std::to_string(spent) + ")",
+                  "a read of " + std::to_string(amount.count()) +
+                      " bytes is over the budget share of " + std::to_string(limit_.count()) +
+                      " (spent: " + std::to_string(spent) + ")",
                   "please report this defect");
     }
   } while (!spent_.compare_exchange_weak(spent, spent + amount.count(), std::memory_order_relaxed));

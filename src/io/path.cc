@@ -35,8 +35,10 @@ std::string ParentPath(std::string_view path) {
 
 std::string AbsolutePath(std::string_view path) {
   std::error_code error;
-  const std::filesystem::path absolute = std::filesystem::absolute(std::filesystem::path(path), error);
-  const std::string text = (error ? std::filesystem::path(path) : absolute).lexically_normal().string();
+  const std::filesystem::path absolute =
+      std::filesystem::absolute(std::filesystem::path(path), error);
+  const std::string text =
+      (error ? std::filesystem::path(path) : absolute).lexically_normal().string();
   return std::string(WithoutTrailingSlashes(text));
 }
 

@@ -75,9 +75,10 @@ class PosixReadableFile final : public ReadableFile {
       if (got < 0 && errno == EINTR) continue;
       if (got < 0) return tl::unexpected(SystemError(errno, path_, "read"));
       if (got == 0) {
-        return Fail(ErrorKind::kBadInput, path_,
-                    "ends at byte " + std::to_string(offset) + ", before the data that it should hold",
-                    "the file is truncated or was changed; fetch it again");
+        return Fail(
+            ErrorKind::kBadInput, path_,
+            "ends at byte " + std::to_string(offset) + ", before the data that it should hold",
+            "the file is truncated or was changed; fetch it again");
       }
       offset += static_cast<uint64_t>(got);
       out = out.subspan(static_cast<size_t>(got));
@@ -130,8 +131,8 @@ class PosixWritableFile final : public WritableFile {
   std::string path_;
 };
 
-// The lock file is removed while the lock is held; whoever then gets a lock on the removed file sees
-// that the name no longer leads to it and tries again.
+// The lock file is removed while the lock is held; whoever then gets a lock on the removed file
+// sees that the name no longer leads to it and tries again.
 class PosixFileLock final : public FileLock {
  public:
   PosixFileLock(Descriptor fd, std::string path) : fd_(std::move(fd)), path_(std::move(path)) {}
@@ -152,7 +153,8 @@ class PosixFileSystemImpl final : public FileSystem {
     if (fd.get() < 0) return tl::unexpected(OpenError(errno, path));
     struct stat st {};
     MERGEPIPE_RETURN_IF_ERROR(CheckRegular(fd.get(), path, &st));
-    return std::make_unique<PosixReadableFile>(std::move(fd), path, static_cast<uint64_t>(st.st_size));
+    return std::make_unique<PosixReadableFile>(std::move(fd), path,
+                                               static_cast<uint64_t>(st.st_size));
   }
 
   Result<std::unique_ptr<WritableFile>> Create(const std::string& path, uint64_t size) override {
@@ -195,8 +197,8 @@ class PosixFileSystemImpl final : public FileSystem {
       struct stat st {};
       const bool there = ::stat(it->path().c_str(), &st) == 0;
       std::error_code ignored;
-      entries.push_back({it->path().filename().string(), there ? KindOf(st.st_mode) : FileKind::kOther,
-                         it->is_symlink(ignored)});
+      entries.push_back({it->path().filename().string(),
+                         there ? KindOf(st.st_mode) : FileKind::kOther, it->is_symlink(ignored)});
     }
     if (error) return tl::unexpected(OpenError(error.value(), directory));
     std::sort(entries.begin(), entries.end(),
@@ -231,14 +233,16 @@ class PosixFileSystemImpl final : public FileSystem {
     if (mode == RenameMode::kReplace) return PlainRename(from, to);
     const unsigned flags = mode == RenameMode::kExchange ? RENAME_EXCHANGE : RENAME_NOREPLACE;
     if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), flags) == 0) return {};
-    if (errno != EINVAL && errno != ENOSYS) return tl::unexpected(SystemError(errno, to, "rename to it"));
+    if (errno != EINVAL && errno != ENOSYS)
+      return tl::unexpected(SystemError(errno, to, "rename to it"));
     return mode == RenameMode::kExchange ? ExchangeByHand(from, to) : RenameIfAbsent(from, to);
   }
 
   Status Remove(const std::string& path) override {
     std::error_code error;
     std::filesystem::remove_all(path, error);
-    if (error && error.value() != ENOENT) return tl::unexpected(SystemError(error.value(), path, "remove"));
+    if (error && error.value() != ENOENT)
+      return tl::unexpected(SystemError(error.value(), path, "remove"));
     return {};
   }
 
@@ -284,7 +288,8 @@ class PosixFileSystemImpl final : public FileSystem {
     if (::fstat(fd, st) != 0) return tl::unexpected(SystemError(errno, path, "look up"));
     if (!S_ISREG(st->st_mode)) {
       return Fail(ErrorKind::kBadInput, path,
-                  S_ISDIR(st->st_mode) ? "is a directory, not a file" : "is not a regular file");
+                  S_ISDIR(st->st_mode) ? "is a directory, not a file" : "is not a regular file",
+                  "give a checkpoint directory or a weight file");
     }
     return {};
   }
@@ -297,8 +302,7 @@ class PosixFileSystemImpl final : public FileSystem {
     if (errno == EOPNOTSUPP || errno == ENOSYS || errno == EINTR) {
       if (::ftruncate(fd, *length) == 0) return {};
     }
-    return tl::unexpected(
-        SystemError(errno, path, "allocate " + std::to_string(size) + " bytes"));
+    return tl::unexpected(SystemError(errno, path, "allocate " + std::to_string(size) + " bytes"));
   }
 
   static Status PlainRename(const std::string& from, const std::string& to) {

@@ -32,7 +32,8 @@ Status PublishDirectory(FileSystem& files, const StagingPaths& paths,
   MERGEPIPE_RETURN_IF_ERROR(files.Rename(
       paths.staging, paths.target, there ? RenameMode::kExchange : RenameMode::kMustNotExist));
 
-  MERGEPIPE_RETURN_IF_ERROR(reach(there ? PublishPoint::kAfterExchange : PublishPoint::kAfterRename));
+  MERGEPIPE_RETURN_IF_ERROR(
+      reach(there ? PublishPoint::kAfterExchange : PublishPoint::kAfterRename));
   MERGEPIPE_RETURN_IF_ERROR(files.SyncDirectory(paths.parent));
 
   if (there) {

@@ -15,7 +15,8 @@ Status Guarded(const std::function<Status(uint64_t)>& body, uint64_t i) {
   try {
     return body(i);
   } catch (const std::bad_alloc&) {
-    return Fail(ErrorKind::kNoSpace, "memory", "there is not enough of it", "lower --memory-mb or --threads");
+    return Fail(ErrorKind::kNoSpace, "memory", "there is not enough of it",
+                "lower --memory-mb or --threads");
   } catch (const std::exception& e) {
     return Fail(ErrorKind::kInternal, "worker thread", e.what(), "please report this defect");
   }
@@ -38,7 +39,8 @@ Status ParallelFor(uint64_t count, int threads, const std::function<Status(uint6
     const std::lock_guard lock(mutex);
     if (!first || i < first->first) first.emplace(i, status.error());
   };
-  const int team = static_cast<int>(std::min<uint64_t>(static_cast<uint64_t>(std::max(1, threads)), count));
+  const int team =
+      static_cast<int>(std::min<uint64_t>(static_cast<uint64_t>(std::max(1, threads)), count));
   if (team <= 1) {
     for (uint64_t i = 0; i < count; ++i) run(i);
   } else {

@@ -12,52 +12,77 @@ Error Defect(const std::string& tensor, const std::string& what) {
 // Everything that the ranks report about one tensor, in block order.
 struct Assembled {
   std::vector<Hash128> block_hashes;
+  std::vector<Hash128> base_hashes;
   std::vector<std::vector<Hash128>> read_hashes;
   std::vector<NonFiniteCount> inputs;
   NonFiniteCount made;
   std::vector<bool> differs;
 };
 
-Result<Assembled> Assemble(const PlannedTensor& tensor, uint64_t blocks, const std::vector<const PartReport*>& parts) {
+Result<Assembled> Assemble(const PlannedTensor& tensor, uint64_t blocks,
+                           const std::vector<const PartReport*>& parts) {
   const size_t experts = tensor.sources.size();
-  Assembled all{{}, std::vector<std::vector<Hash128>>(experts), std::vector<NonFiniteCount>(experts + 1), {},
+  Assembled all{{},
+                {},
+                std::vector<std::vector<Hash128>>(experts),
+                std::vector<NonFiniteCount>(experts + 1),
+                {},
                 std::vector<bool>(experts)};
   for (const PartReport* part : parts) {
     if (part->begin != all.block_hashes.size() || part->read_hashes.size() != experts ||
+        part->base_hashes.size() != part->block_hashes.size() ||
         part->inputs.size() != experts + 1 || part->differs.size() != experts) {
       return tl::unexpected(Defect(tensor.name, "the ranks' reports do not fit together"));
     }
-    all.block_hashes.insert(all.block_hashes.end(), part->block_hashes.begin(), part->block_hashes.end());
+    all.block_hashes.insert(all.block_hashes.end(), part->block_hashes.begin(),
+                            part->block_hashes.end());
+    all.base_hashes.insert(all.base_hashes.end(), part->base_hashes.begin(),
+                           part->base_hashes.end());
     for (size_t k = 0; k < experts; ++k) {
-      all.read_hashes[k].insert(all.read_hashes[k].end(), part->read_hashes[k].begin(), part->read_hashes[k].end());
+      all.read_hashes[k].insert(all.read_hashes[k].end(), part->read_hashes[k].begin(),
+                                part->read_hashes[k].end());
       if (part->differs[k] != 0) all.differs[k] = true;
     }
     for (size_t i = 0; i <= experts; ++i) all.inputs[i] += part->inputs[i];
     all.made += part->made;
   }
-  if (all.block_hashes.size() != blocks) return tl::unexpected(Defect(tensor.name, "the ranks' reports do not cover it"));
+  if (all.block_hashes.size() != blocks)
+    return tl::unexpected(Defect(tensor.name, "the ranks' reports do not cover it"));
   return all;
 }
 
-Result<ManifestTensor> RecordTensor(const Plan& plan, const PlannedTensor& tensor, const std::string& file,
+Result<ManifestTensor> RecordTensor(const Plan& plan, const PlannedTensor& tensor,
+                                    const std::string& file,
                                     const std::vector<const PartReport*>& parts) {
   const uint64_t blocks = tensor.Blocks(plan.options.block_size);
   MERGEPIPE_ASSIGN_OR_RETURN(const Assembled all, Assemble(tensor, blocks, parts));
-  ManifestTensor record{tensor.name, tensor.out_dtype, tensor.shape, tensor.rule, tensor.reason, file, blocks,
-                        tensor.Touched(plan.options.block_size).Count(), TensorHash(all.block_hashes), all.inputs[0],
-                        all.made, {}};
+  ManifestTensor record{tensor.name,
+                        tensor.out_dtype,
+                        tensor.shape,
+                        tensor.rule,
+                        tensor.reason,
+                        file,
+                        blocks,
+                        tensor.Touched(plan.options.block_size).Count(),
+                        TensorHash(all.block_hashes),
+                        TensorHash(all.base_hashes),
+                        all.inputs[0],
+                        all.made,
+                        {}};
   for (uint32_t k = 0; k < tensor.sources.size(); ++k) {
     if (all.read_hashes[k].size() != tensor.selected[k].Count()) {
       return tl::unexpected(Defect(tensor.name, "other blocks were read than planned"));
     }
     const bool compared = tensor.compare && tensor.sources[k].present;
     if (tensor.selected[k].Empty() && !compared) continue;
-    record.sources.push_back({k, tensor.selected[k], CombineHashes(all.read_hashes[k]), all.inputs[k + 1], all.differs[k]});
+    record.sources.push_back({k, tensor.selected[k], CombineHashes(all.read_hashes[k]),
+                              all.inputs[k + 1], all.differs[k]});
   }
   return record;
 }
 
-std::vector<std::vector<const PartReport*>> PartsByTensor(const Plan& plan, const std::vector<SliceReport>& reports) {
+std::vector<std::vector<const PartReport*>> PartsByTensor(const Plan& plan,
+                                                          const std::vector<SliceReport>& reports) {
   std::vector<std::vector<const PartReport*>> parts(plan.tensors.size());
   for (const SliceReport& report : reports) {
     for (const PartReport& part : report.parts) {
@@ -99,20 +124,22 @@ Hash128 WeightFileHash(const Hash128& header, const std::vector<Hash128>& tensor
   return CombineHashes(all);
 }
 
-Status RecordReports(const Plan& plan, const OutputLayout& layout, const std::vector<SliceReport>& reports,
-                     Manifest& manifest) {
+Status RecordReports(const Plan& plan, const OutputLayout& layout,
+                     const std::vector<SliceReport>& reports, Manifest& manifest) {
   const auto parts = PartsByTensor(plan, reports);
   std::vector<std::vector<Hash128>> hashes_by_file(layout.files.size());
   for (size_t t = 0; t < plan.tensors.size(); ++t) {
     const uint32_t file = layout.tensors[t].file;
-    MERGEPIPE_ASSIGN_OR_RETURN(ManifestTensor tensor,
-                               RecordTensor(plan, plan.tensors[t], layout.files[file].name, parts[t]));
+    MERGEPIPE_ASSIGN_OR_RETURN(
+        ManifestTensor tensor,
+        RecordTensor(plan, plan.tensors[t], layout.files[file].name, parts[t]));
     hashes_by_file[file].push_back(tensor.hash);
     manifest.tensors.push_back(std::move(tensor));
   }
   for (size_t f = 0; f < layout.files.size(); ++f) {
     const OutputFile& file = layout.files[f];
-    manifest.files.push_back({file.name, file.size, WeightFileHash(HashText(file.header), hashes_by_file[f])});
+    manifest.files.push_back(
+        {file.name, file.size, WeightFileHash(HashText(file.header), hashes_by_file[f])});
   }
   RecordIo(reports, manifest);
   return {};

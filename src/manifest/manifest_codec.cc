@@ -32,8 +32,10 @@ Json TensorToJson(const ManifestTensor& tensor) {
       {"blocks", tensor.blocks},
       {"touched_blocks", tensor.touched_blocks},
       {"hash", tensor.hash.ToHex()},
+      {"base_hash", tensor.base_hash.ToHex()},
       {"nonfinite",
-       {{"base", NonFiniteToJson(tensor.base_nonfinite)}, {"made", NonFiniteToJson(tensor.made_nonfinite)}}},
+       {{"base", NonFiniteToJson(tensor.base_nonfinite)},
+        {"made", NonFiniteToJson(tensor.made_nonfinite)}}},
       {"experts", std::move(experts)},
   };
 }
@@ -73,7 +75,8 @@ Json ManifestToJson(const Manifest& manifest) {
   Json tensors = Json::array();
   for (const ManifestTensor& tensor : manifest.tensors) tensors.push_back(TensorToJson(tensor));
   Json left_out = Json::array();
-  for (const LeftOutFile& file : manifest.left_out) left_out.push_back({{"name", file.path}, {"reason", file.reason}});
+  for (const LeftOutFile& file : manifest.left_out)
+    left_out.push_back({{"name", file.path}, {"reason", file.reason}});
   return {
       {"run_id", manifest.run_id},
       {"model_id", manifest.model_id},
@@ -93,14 +96,17 @@ Json ManifestToJson(const Manifest& manifest) {
 
 uint64_t Unsigned(const Json& value) { return record::Unsigned(value, "a number"); }
 
-NonFiniteCount ReadNonFinite(const Json& json) { return {Unsigned(json.at(0)), Unsigned(json.at(1))}; }
+NonFiniteCount ReadNonFinite(const Json& json) {
+  return {Unsigned(json.at(0)), Unsigned(json.at(1))};
+}
 
 // The text is data from elsewhere: a name must not lead out of the directory.
 std::string ReadName(const Json& json) {
   const std::string& name = json.get_ref<const std::string&>();
   const std::string slashed = "/" + name + "/";
   const bool plain = !name.empty() && name.front() != '/' && name.find('\0') == std::string::npos &&
-                     slashed.find("/../") == std::string::npos && slashed.find("/./") == std::string::npos &&
+                     slashed.find("/../") == std::string::npos &&
+                     slashed.find("/./") == std::string::npos &&
                      slashed.find("//") == std::string::npos;
   Require(plain, "a file name leads out of the directory");
   return name;
@@ -109,7 +115,8 @@ std::string ReadName(const Json& json) {
 std::vector<ManifestFile> ReadFiles(const Json& json) {
   std::vector<ManifestFile> files;
   for (const Json& file : json) {
-    files.push_back({ReadName(file.at("name")), Unsigned(file.at("size")), record::Hash(file.at("hash"))});
+    files.push_back(
+        {ReadName(file.at("name")), Unsigned(file.at("size")), record::Hash(file.at("hash"))});
   }
   return files;
 }
@@ -132,9 +139,11 @@ ManifestTensor ReadTensor(const Json& json, uint64_t block_size, size_t experts)
   tensor.reason = json.at("reason").get<std::string>();
   tensor.file = ReadName(json.at("file"));
   tensor.blocks = Unsigned(json.at("blocks"));
-  Require(tensor.blocks == CeilDivide(*CheckedProduct(tensor.shape), block_size), "a number of blocks is wrong");
+  Require(tensor.blocks == CeilDivide(*CheckedProduct(tensor.shape), block_size),
+          "a number of blocks is wrong");
   tensor.touched_blocks = Unsigned(json.at("touched_blocks"));
   tensor.hash = record::Hash(json.at("hash"));
+  tensor.base_hash = record::Hash(json.at("base_hash"));
   tensor.base_nonfinite = ReadNonFinite(json.at("nonfinite").at("base"));
   tensor.made_nonfinite = ReadNonFinite(json.at("nonfinite").at("made"));
   for (const Json& source : json.at("experts")) {
@@ -154,7 +163,8 @@ void ReadAllIo(const Json& json, Manifest& manifest) {
   if (!json.at("budget_bytes").is_null()) manifest.budget_bytes = Unsigned(json.at("budget_bytes"));
   manifest.planned_expert_bytes = Unsigned(json.at("planned_expert_bytes"));
   for (const Json& rank : json.at("by_rank")) {
-    manifest.by_rank.push_back({rank.at("rank").get<int>(), rank.at("host").get<std::string>(), ReadIo(rank)});
+    manifest.by_rank.push_back(
+        {rank.at("rank").get<int>(), rank.at("host").get<std::string>(), ReadIo(rank)});
   }
 }
 
@@ -165,7 +175,8 @@ Manifest ReadManifest(const Json& json) {
   manifest.plan_hash = json.at("plan_hash").get<std::string>();
   Require(json.at("plan_id") == PlanIdOf(manifest.plan_hash), "plan_id is not that of plan_hash");
   manifest.block_size = Unsigned(json.at("block_size"));
-  Require(manifest.block_size > 0 && manifest.block_size <= kMaxBlockSize, "block_size is out of range");
+  Require(manifest.block_size > 0 && manifest.block_size <= kMaxBlockSize,
+          "block_size is out of range");
   manifest.base = record::Model(json.at("base"));
   manifest.experts = record::Models(json.at("experts"));
   for (const Json& tensor : json.at("tensors")) {
@@ -175,7 +186,8 @@ Manifest ReadManifest(const Json& json) {
   manifest.files = ReadFiles(json.at("files"));
   manifest.side_files = ReadFiles(json.at("side_files"));
   for (const Json& file : json.at("left_out")) {
-    manifest.left_out.push_back({file.at("name").get<std::string>(), file.at("reason").get<std::string>()});
+    manifest.left_out.push_back(
+        {file.at("name").get<std::string>(), file.at("reason").get<std::string>()});
   }
   ReadAllIo(json.at("io"), manifest);
   return manifest;
@@ -183,14 +195,18 @@ Manifest ReadManifest(const Json& json) {
 
 }  // namespace
 
-std::string ManifestHash(const Manifest& manifest) { return record::HashOf(kManifest, ManifestToJson(manifest)); }
+std::string ManifestHash(const Manifest& manifest) {
+  return record::HashOf(kManifest, ManifestToJson(manifest));
+}
 
-std::string SerializeManifest(const Manifest& manifest) { return record::ToText(kManifest, ManifestToJson(manifest)); }
+std::string SerializeManifest(const Manifest& manifest) {
+  return record::ToText(kManifest, ManifestToJson(manifest));
+}
 
 Result<Manifest> ParseManifest(const std::string& text, const std::string& subject) {
   Manifest manifest;
-  MERGEPIPE_RETURN_IF_ERROR(
-      record::ReadRecord(kManifest, text, subject, [&](const Json& json) { manifest = ReadManifest(json); }));
+  MERGEPIPE_RETURN_IF_ERROR(record::ReadRecord(
+      kManifest, text, subject, [&](const Json& json) { manifest = ReadManifest(json); }));
   return manifest;
 }
 

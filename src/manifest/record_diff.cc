@@ -18,7 +18,9 @@ std::string Show(const Json& value) {
 
 bool IsNamedList(const Json& json) {
   return json.is_array() && !json.empty() &&
-         std::all_of(json.begin(), json.end(), [](const Json& item) { return item.is_object() && item.contains("name") && item["name"].is_string(); });
+         std::all_of(json.begin(), json.end(), [](const Json& item) {
+           return item.is_object() && item.contains("name") && item["name"].is_string();
+         });
 }
 
 // Children by name: an object's members, a list's entries by their name or position.
@@ -35,7 +37,8 @@ std::map<std::string, const Json*> Children(const Json& json) {
   return children;
 }
 
-void Compare(const std::string& path, const Json& a, const Json& b, std::vector<std::string>& lines) {
+void Compare(const std::string& path, const Json& a, const Json& b,
+             std::vector<std::string>& lines) {
   if (a == b) return;
   if (a.type() != b.type() || !a.is_structured()) {
     lines.push_back(path + ": " + Show(a) + " -> " + Show(b));
@@ -53,19 +56,22 @@ void Compare(const std::string& path, const Json& a, const Json& b, std::vector<
     }
   }
   for (const auto& [name, child] : children_b) {
-    if (!children_a.contains(name)) lines.push_back(prefix + name + ": (absent) -> " + Show(*child));
+    if (!children_a.contains(name))
+      lines.push_back(prefix + name + ": (absent) -> " + Show(*child));
   }
 }
 
 Result<Json> Parse(const std::string& text, const std::string& subject) {
   Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (json.is_object()) return json;
-  return Fail(ErrorKind::kBadInput, subject, "is not a JSON record", "give two plans, two manifests, two runs or two checkpoints");
+  return Fail(ErrorKind::kBadInput, subject, "is not a JSON record",
+              "give two plans, two manifests, two runs or two checkpoints");
 }
 
 }  // namespace
 
-Result<std::vector<std::string>> CompareRecords(const std::string& a, const std::string& subject_a, const std::string& b,
+Result<std::vector<std::string>> CompareRecords(const std::string& a, const std::string& subject_a,
+                                                const std::string& b,
                                                 const std::string& subject_b) {
   MERGEPIPE_ASSIGN_OR_RETURN(const Json json_a, Parse(a, subject_a));
   MERGEPIPE_ASSIGN_OR_RETURN(const Json json_b, Parse(b, subject_b));

@@ -38,25 +38,33 @@ std::string SerializeMeta(const RunMeta& meta) {
 }
 
 RunFolder::RunFolder(FileSystem& files, std::string runs_directory, std::string run_id)
-    : files_(&files), runs_directory_(std::move(runs_directory)), run_id_(std::move(run_id)),
+    : files_(&files),
+      runs_directory_(std::move(runs_directory)),
+      run_id_(std::move(run_id)),
       path_(JoinPath(runs_directory_, run_id_)) {}
 
 RunFolder::RunFolder(RunFolder&& other) noexcept
-    : files_(std::exchange(other.files_, nullptr)), runs_directory_(std::move(other.runs_directory_)),
-      run_id_(std::move(other.run_id_)), path_(std::move(other.path_)), keep_(other.keep_) {}
+    : files_(std::exchange(other.files_, nullptr)),
+      runs_directory_(std::move(other.runs_directory_)),
+      run_id_(std::move(other.run_id_)),
+      path_(std::move(other.path_)),
+      keep_(other.keep_) {}
 
 RunFolder::~RunFolder() {
   if (files_ != nullptr && !keep_) static_cast<void>(files_->Remove(path_));
 }
 
-Result<RunFolder> RunFolder::Create(FileSystem& files, const std::string& runs_directory, const std::string& wanted) {
+Result<RunFolder> RunFolder::Create(FileSystem& files, const std::string& runs_directory,
+                                    const std::string& wanted) {
   MERGEPIPE_RETURN_IF_ERROR(files.CreateDirectories(runs_directory));
   for (int attempt = 1; attempt <= kMaxAttempts; ++attempt) {
     const std::string run_id = attempt == 1 ? wanted : wanted + "_" + std::to_string(attempt);
-    MERGEPIPE_ASSIGN_OR_RETURN(const bool made, files.CreateDirectory(JoinPath(runs_directory, run_id)));
+    MERGEPIPE_ASSIGN_OR_RETURN(const bool made,
+                               files.CreateDirectory(JoinPath(runs_directory, run_id)));
     if (made) return RunFolder(files, runs_directory, run_id);
   }
-  return Fail(ErrorKind::kIo, runs_directory, "has no free name for run '" + wanted + "'", "choose another --runs-dir");
+  return Fail(ErrorKind::kIo, runs_directory, "has no free name for run '" + wanted + "'",
+              "choose another --runs-dir");
 }
 
 Status RunFolder::Write(const std::string& name, const std::string& text) {

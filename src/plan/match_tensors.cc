@@ -9,8 +9,10 @@ namespace mergepipe {
 namespace {
 
 constexpr std::string_view kHeadName = "lm_head.weight";
-constexpr std::string_view kEmbeddingNames[] = {"embed_tokens.weight", "wte.weight", "word_embeddings.weight"};
-// Integer tensors are compared with the base's when all of them are at most this share of the budget.
+constexpr std::string_view kEmbeddingNames[] = {"embed_tokens.weight", "wte.weight",
+                                                "word_embeddings.weight"};
+// Integer tensors are compared with the base's when all of them are at most this share of the
+// budget.
 constexpr uint64_t kCompareShare = 100;
 
 using TensorsByName = std::unordered_map<std::string_view, const TensorInfo*>;
@@ -27,8 +29,9 @@ bool IsHead(std::string_view name) { return name.ends_with(kHeadName); }
 const TensorInfo* FindEmbedding(const ModelLayout& layout) {
   const TensorInfo* found = nullptr;
   for (const TensorInfo& tensor : layout.tensors) {
-    const bool matches = std::any_of(std::begin(kEmbeddingNames), std::end(kEmbeddingNames),
-                                     [&](std::string_view name) { return tensor.name.ends_with(name); });
+    const bool matches =
+        std::any_of(std::begin(kEmbeddingNames), std::end(kEmbeddingNames),
+                    [&](std::string_view name) { return tensor.name.ends_with(name); });
     if (!matches) continue;
     if (found != nullptr) return nullptr;
     found = &tensor;
@@ -37,9 +40,11 @@ const TensorInfo* FindEmbedding(const ModelLayout& layout) {
 }
 
 // The tensor of `expert` that corresponds to the base's `tensor`, or null.
-const TensorInfo* FindSource(const TensorInfo& tensor, const ModelRecord& expert, const TensorsByName& by_name) {
+const TensorInfo* FindSource(const TensorInfo& tensor, const ModelRecord& expert,
+                             const TensorsByName& by_name) {
   if (const auto it = by_name.find(tensor.name); it != by_name.end()) return it->second;
-  if (IsHead(tensor.name) && expert.layout.config.tie_word_embeddings) return FindEmbedding(expert.layout);
+  if (IsHead(tensor.name) && expert.layout.config.tie_word_embeddings)
+    return FindEmbedding(expert.layout);
   return nullptr;
 }
 
@@ -48,11 +53,13 @@ std::string Subject(const ModelRecord& expert, std::string_view tensor) {
 }
 
 // Whether the expert's tensor can be merged into the base's; if not, says why.
-bool Fits(const TensorInfo& base, const TensorInfo& source, const ModelRecord& expert, ProblemList& problems) {
+bool Fits(const TensorInfo& base, const TensorInfo& source, const ModelRecord& expert,
+          ProblemList& problems) {
   if (source.shape != base.shape) {
-    problems.Add(Subject(expert, base.name),
-                 "has shape " + FormatShape(source.shape) + ", the base has " + FormatShape(base.shape),
-                 "merge only fine-tuned versions of this base");
+    problems.Add(
+        Subject(expert, base.name),
+        "has shape " + FormatShape(source.shape) + ", the base has " + FormatShape(base.shape),
+        "merge only fine-tuned versions of this base");
     return false;
   }
   const bool same_kind = IsFloat(base.dtype) ? IsFloat(source.dtype) : source.dtype == base.dtype;
@@ -65,8 +72,8 @@ bool Fits(const TensorInfo& base, const TensorInfo& source, const ModelRecord& e
   return same_kind;
 }
 
-ExpertSource MatchOne(const PlanInput& input, const TensorInfo& tensor, size_t k, const TensorsByName& by_name,
-                      ProblemList& problems) {
+ExpertSource MatchOne(const PlanInput& input, const TensorInfo& tensor, size_t k,
+                      const TensorsByName& by_name, ProblemList& problems) {
   const ModelRecord& expert = *input.experts[k];
   const TensorInfo* source = FindSource(tensor, expert, by_name);
   if (source == nullptr) {
@@ -100,7 +107,8 @@ PlannedTensor MatchTensor(const PlanInput& input, const TensorInfo& tensor,
   PlannedTensor planned;
   planned.name = tensor.name;
   planned.dtype = tensor.dtype;
-  planned.out_dtype = IsFloat(tensor.dtype) ? input.options.out_dtype.value_or(tensor.dtype) : tensor.dtype;
+  planned.out_dtype =
+      IsFloat(tensor.dtype) ? input.options.out_dtype.value_or(tensor.dtype) : tensor.dtype;
   planned.shape = tensor.shape;
   for (size_t k = 0; k < experts.size(); ++k) {
     planned.sources.push_back(MatchOne(input, tensor, k, experts[k], problems));
@@ -112,17 +120,21 @@ PlannedTensor MatchTensor(const PlanInput& input, const TensorInfo& tensor,
 }
 
 // Expert tensors that no output tensor takes.
-void MatchExtras(const PlanInput& input, const TensorsByName& base, size_t k, Plan& plan, ProblemList& problems) {
+void MatchExtras(const PlanInput& input, const TensorsByName& base, size_t k, Plan& plan,
+                 ProblemList& problems) {
   const ModelRecord& expert = *input.experts[k];
   for (const TensorInfo& tensor : expert.layout.tensors) {
     if (base.contains(tensor.name)) continue;
-    if (IsHead(tensor.name) && expert.layout.config.tie_word_embeddings && FindEmbedding(expert.layout) != nullptr) {
+    if (IsHead(tensor.name) && expert.layout.config.tie_word_embeddings &&
+        FindEmbedding(expert.layout) != nullptr) {
       plan.dropped.push_back({static_cast<uint32_t>(k), tensor.name,
                               "tied head: its config says that the embedding is used instead"});
     } else if (input.options.extra == MismatchPolicy::kDrop) {
-      plan.dropped.push_back({static_cast<uint32_t>(k), tensor.name, "not in the base: dropped (--extra drop)"});
+      plan.dropped.push_back(
+          {static_cast<uint32_t>(k), tensor.name, "not in the base: dropped (--extra drop)"});
     } else {
-      problems.Add(Subject(expert, tensor.name), "is not in the base", "pass --extra drop to leave it out");
+      problems.Add(Subject(expert, tensor.name), "is not in the base",
+                   "pass --extra drop to leave it out");
     }
   }
 }
@@ -146,7 +158,8 @@ Status MatchTensors(const PlanInput& input, Plan& plan) {
 }
 
 Status ReserveFixedReads(const PlanInput& input, Plan& plan) {
-  for (const ModelRecord* expert : input.experts) plan.fingerprint_bytes += FingerprintBytes(expert->layout);
+  for (const ModelRecord* expert : input.experts)
+    plan.fingerprint_bytes += FingerprintBytes(expert->layout);
 
   uint64_t integer_bytes = 0;
   for (const PlannedTensor& tensor : plan.tensors) {
@@ -155,7 +168,8 @@ Status ReserveFixedReads(const PlanInput& input, Plan& plan) {
       if (source.present) integer_bytes += tensor.elements() * DTypeSize(tensor.dtype);
     }
   }
-  if (input.options.budget_bytes && integer_bytes > *input.options.budget_bytes / kCompareShare) return {};
+  if (input.options.budget_bytes && integer_bytes > *input.options.budget_bytes / kCompareShare)
+    return {};
   plan.compare_bytes = integer_bytes;
   for (PlannedTensor& tensor : plan.tensors) tensor.compare = !IsFloat(tensor.dtype);
   return {};

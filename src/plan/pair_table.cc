@@ -10,13 +10,15 @@ PairTable::PairTable(const Plan& plan) : experts_(static_cast<uint32_t>(plan.exp
   uint64_t total = 0;
   for (const PlannedTensor& tensor : plan.tensors) {
     tensor_begin_.push_back(total);
-    if (tensor.rule == TensorRule::kMerge) total += tensor.Blocks(plan.options.block_size) * experts_;
+    if (tensor.rule == TensorRule::kMerge)
+      total += tensor.Blocks(plan.options.block_size) * experts_;
   }
   tensor_begin_.push_back(total);
   scores.assign(total, 0);
   for (uint32_t t = 0; t < plan.tensors.size(); ++t) {
     for (uint64_t i = TensorBegin(t); i < TensorEnd(t); ++i) {
-      if (!plan.tensors[t].sources[(i - TensorBegin(t)) % experts_].present) scores[i] = kNotACandidate;
+      if (!plan.tensors[t].sources[(i - TensorBegin(t)) % experts_].present)
+        scores[i] = kNotACandidate;
     }
   }
 }

@@ -7,9 +7,9 @@
 
 namespace mergepipe {
 
-/// The candidate (tensor, block, expert) triples of a plan and their scores, in that order: the index of a pair is its place
-/// in the order by (tensor in file order, block, expert), which is also how ties are broken. Flat arrays: a 405B model with 20 experts
-/// has 13 million pairs.
+/// The candidate (tensor, block, expert) triples of a plan and their scores, in that order: the
+/// index of a pair is its place in the order by (tensor in file order, block, expert), which is
+/// also how ties are broken. Flat arrays: a 405B model with 20 experts has 13 million pairs.
 class PairTable {
  public:
   struct Pair {
@@ -27,7 +27,8 @@ class PairTable {
   uint64_t TensorEnd(uint32_t tensor) const { return tensor_begin_[tensor + 1]; }
   uint32_t experts() const { return experts_; }
 
-  /// Scores, >= 0; kNotACandidate for a pair that must not be taken (no such tensor in the expert, or equal to the base).
+  /// Scores, >= 0; kNotACandidate for a pair that must not be taken (no such tensor in the expert,
+  /// or equal to the base).
   static constexpr double kNotACandidate = -1;
   std::vector<double> scores;
 

@@ -6,8 +6,11 @@ namespace mergepipe {
 namespace {
 
 // Bytes of all blocks in [begin, end) of a tensor with elements of `size` bytes.
-uint64_t BytesBetween(const PlannedTensor& tensor, BlockIndex begin, BlockIndex end, uint64_t block_size, uint64_t size) {
-  const auto at = [&](BlockIndex block) { return std::min(tensor.elements(), block.value * block_size); };
+uint64_t BytesBetween(const PlannedTensor& tensor, BlockIndex begin, BlockIndex end,
+                      uint64_t block_size, uint64_t size) {
+  const auto at = [&](BlockIndex block) {
+    return std::min(tensor.elements(), block.value * block_size);
+  };
   return (at(end) - at(begin)) * size;
 }
 
@@ -15,13 +18,15 @@ TensorRange WholeTensor(const Plan& plan, uint32_t tensor) {
   return {tensor, BlockIndex(0), BlockIndex(plan.tensors[tensor].Blocks(plan.options.block_size))};
 }
 
-// The first block of `tensor` whose end reaches `cost` (measured from the tensor's start), rounded to the nearer boundary.
+// The first block of `tensor` whose end reaches `cost` (measured from the tensor's start), rounded
+// to the nearer boundary.
 BlockIndex CutInside(const Plan& plan, uint32_t tensor, uint64_t cost) {
   const TensorRange whole = WholeTensor(plan, tensor);
   uint64_t sum = 0;
   for (BlockIndex block(0); block < whole.end; ++block) {
     const uint64_t block_cost = RangeCost(plan, {tensor, block, BlockIndex(block.value + 1)});
-    if (sum + block_cost >= cost) return cost - sum < block_cost - (cost - sum) ? block : BlockIndex(block.value + 1);
+    if (sum + block_cost >= cost)
+      return cost - sum < block_cost - (cost - sum) ? block : BlockIndex(block.value + 1);
     sum += block_cost;
   }
   return whole.end;
@@ -85,9 +90,11 @@ uint64_t RangeMergeBytes(const Plan& plan, const TensorRange& range) {
   uint64_t bytes = 0;
   for (size_t k = 0; k < tensor.selected.size(); ++k) {
     const uint64_t size = DTypeSize(tensor.sources[k].dtype);
-    tensor.selected[k].Within(range.begin, range.end).ForEachRun([&](BlockIndex begin, BlockIndex end) {
-      bytes += BytesBetween(tensor, begin, end, block_size, size);
-    });
+    tensor.selected[k]
+        .Within(range.begin, range.end)
+        .ForEachRun([&](BlockIndex begin, BlockIndex end) {
+          bytes += BytesBetween(tensor, begin, end, block_size, size);
+        });
   }
   return bytes * tensor.reads;
 }
@@ -95,15 +102,18 @@ uint64_t RangeMergeBytes(const Plan& plan, const TensorRange& range) {
 uint64_t RangeCompareBytes(const Plan& plan, const TensorRange& range) {
   const PlannedTensor& tensor = plan.tensors[range.tensor];
   if (!tensor.compare) return 0;
-  const auto experts = static_cast<uint64_t>(std::count_if(
-      tensor.sources.begin(), tensor.sources.end(), [](const ExpertSource& source) { return source.present; }));
-  return experts * BytesBetween(tensor, range.begin, range.end, plan.options.block_size, DTypeSize(tensor.dtype));
+  const auto experts = static_cast<uint64_t>(
+      std::count_if(tensor.sources.begin(), tensor.sources.end(),
+                    [](const ExpertSource& source) { return source.present; }));
+  return experts * BytesBetween(tensor, range.begin, range.end, plan.options.block_size,
+                                DTypeSize(tensor.dtype));
 }
 
 uint64_t RangeCost(const Plan& plan, const TensorRange& range) {
   const PlannedTensor& tensor = plan.tensors[range.tensor];
-  const uint64_t base_and_output = BytesBetween(tensor, range.begin, range.end, plan.options.block_size,
-                                                DTypeSize(tensor.dtype) + DTypeSize(tensor.out_dtype));
+  const uint64_t base_and_output =
+      BytesBetween(tensor, range.begin, range.end, plan.options.block_size,
+                   DTypeSize(tensor.dtype) + DTypeSize(tensor.out_dtype));
   return base_and_output + RangeMergeBytes(plan, range) + RangeCompareBytes(plan, range);
 }
 

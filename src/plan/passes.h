@@ -7,10 +7,12 @@
 /// The passes of the planner, in the order in which planner.cc runs them.
 namespace mergepipe {
 
-/// Fills base, experts, tensors (rules, sources, empty selections) and dropped. All tensors that do not fit are reported together.
+/// Fills base, experts, tensors (rules, sources, empty selections) and dropped. All tensors that do
+/// not fit are reported together.
 Status MatchTensors(const PlanInput& input, Plan& plan);
 
-/// Reserves the reads that are not a choice: fingerprints of the experts, and integer tensors that are compared with the base.
+/// Reserves the reads that are not a choice: fingerprints of the experts, and integer tensors that
+/// are compared with the base.
 Status ReserveFixedReads(const PlanInput& input, Plan& plan);
 
 /// Gives every candidate pair a score; which pass does it depends on options.scoring.
@@ -22,10 +24,12 @@ struct ScoringRow {
 /// kUsage if there is no scoring of that name.
 Result<ScoringPass> FindScoring(std::string_view name);
 
-/// Keeps the ceil(top_p * N) blocks with the largest sums of scores as candidates; the pairs of all others become kNotACandidate.
+/// Keeps the ceil(top_p * N) blocks with the largest sums of scores as candidates; the pairs of all
+/// others become kNotACandidate.
 Status LimitTouchedBlocks(const Plan& plan, PairTable& pairs);
 
-/// Takes pairs by score per byte, best first, each if it still fits, and states the objective and its bound.
+/// Takes pairs by score per byte, best first, each if it still fits, and states the objective and
+/// its bound.
 Status SelectPairs(const PlanInput& input, const PairTable& pairs, Plan& plan);
 
 /// Recomputes what the plan claims from its selection; kInternal if anything differs.

@@ -44,7 +44,8 @@ Json TensorToJson(const PlannedTensor& tensor, uint64_t block_size) {
   for (const BlockSet& blocks : tensor.selected) selected.push_back(blocks.ToText());
   Json sources = Json::array();
   for (const ExpertSource& source : tensor.sources) {
-    sources.push_back(source.present ? Json{{"name", source.name}, {"dtype", DTypeName(source.dtype)}} : Json());
+    sources.push_back(
+        source.present ? Json{{"name", source.name}, {"dtype", DTypeName(source.dtype)}} : Json());
   }
   return {
       {"name", tensor.name},
@@ -63,7 +64,8 @@ Json TensorToJson(const PlannedTensor& tensor, uint64_t block_size) {
 
 Json PlanToJson(const Plan& plan) {
   Json tensors = Json::array();
-  for (const PlannedTensor& tensor : plan.tensors) tensors.push_back(TensorToJson(tensor, plan.options.block_size));
+  for (const PlannedTensor& tensor : plan.tensors)
+    tensors.push_back(TensorToJson(tensor, plan.options.block_size));
   const double ratio = plan.objective_bound > 0 ? plan.objective / plan.objective_bound : 1.0;
   return {
       {"base", record::ToJson(plan.base)},
@@ -86,7 +88,8 @@ PlanOptions ReadOptions(const Json& json) {
   PlanOptions options;
   options.strategy.name = json.at("strategy").get<std::string>();
   options.strategy.density = Finite(json.at("density"), "density");
-  for (const Json& weight : json.at("weights")) options.strategy.weights.push_back(Finite(weight, "weights"));
+  for (const Json& weight : json.at("weights"))
+    options.strategy.weights.push_back(Finite(weight, "weights"));
   options.strategy.lambda = Finite(json.at("lambda"), "lambda");
   options.strategy.seed = Unsigned(json.at("seed"), "seed");
   options.strategy.normalize = json.at("normalize").get<bool>();
@@ -94,9 +97,11 @@ PlanOptions ReadOptions(const Json& json) {
   options.scoring = json.at("scoring").get<std::string>();
   options.top_p = Finite(json.at("top_p"), "top_p");
   Require(options.top_p > 0 && options.top_p <= 1, "top_p is not in (0, 1]");
-  if (!json.at("budget_bytes").is_null()) options.budget_bytes = Unsigned(json.at("budget_bytes"), "budget_bytes");
+  if (!json.at("budget_bytes").is_null())
+    options.budget_bytes = Unsigned(json.at("budget_bytes"), "budget_bytes");
   options.block_size = Unsigned(json.at("block_size"), "block_size");
-  Require(options.block_size > 0 && options.block_size <= kMaxBlockSize, "block_size is out of range");
+  Require(options.block_size > 0 && options.block_size <= kMaxBlockSize,
+          "block_size is out of range");
   if (json.at("out_dtype") != "same") {
     options.out_dtype = record::Type(json.at("out_dtype"));
     Require(IsFloat(*options.out_dtype), "out_dtype is not a float type");
@@ -135,7 +140,8 @@ PlannedTensor ReadTensor(const Json& json, uint64_t block_size, size_t experts) 
   Require(tensor.selected.size() == experts, "selected does not have one entry an expert");
   for (size_t k = 0; k < experts; ++k) {
     const bool allowed = tensor.sources[k].present && tensor.rule == TensorRule::kMerge;
-    Require(allowed || tensor.selected[k].Empty(), "tensor '" + tensor.name + "' selects what is not there");
+    Require(allowed || tensor.selected[k].Empty(),
+            "tensor '" + tensor.name + "' selects what is not there");
   }
   return tensor;
 }
@@ -146,7 +152,8 @@ Plan ReadPlan(const Json& json) {
   plan.base = record::Model(json.at("base"));
   plan.experts = record::Models(json.at("experts"));
   Require(!plan.experts.empty(), "there are no experts");
-  Require(plan.options.strategy.weights.size() == plan.experts.size(), "weights does not have one entry an expert");
+  Require(plan.options.strategy.weights.size() == plan.experts.size(),
+          "weights does not have one entry an expert");
   for (const Json& tensor : json.at("tensors")) {
     plan.tensors.push_back(ReadTensor(tensor, plan.options.block_size, plan.experts.size()));
   }
@@ -170,7 +177,8 @@ std::string SerializePlan(const Plan& plan) { return record::ToText(kPlan, PlanT
 
 Result<Plan> ParsePlan(const std::string& text, const std::string& subject) {
   Plan plan;
-  MERGEPIPE_RETURN_IF_ERROR(record::ReadRecord(kPlan, text, subject, [&](const Json& json) { plan = ReadPlan(json); }));
+  MERGEPIPE_RETURN_IF_ERROR(
+      record::ReadRecord(kPlan, text, subject, [&](const Json& json) { plan = ReadPlan(json); }));
   return plan;
 }
 

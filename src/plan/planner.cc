@@ -43,11 +43,13 @@ Status CheckPlanFits(const Plan& plan, const PlanInput& input) {
   fresh.options = plan.options;
   MERGEPIPE_RETURN_IF_ERROR(MatchTensors(input, fresh));
   const auto same = [](const PlannedTensor& a, const PlannedTensor& b) {
-    return a.name == b.name && a.dtype == b.dtype && a.out_dtype == b.out_dtype && a.shape == b.shape && a.rule == b.rule &&
-           a.sources == b.sources;
+    return a.name == b.name && a.dtype == b.dtype && a.out_dtype == b.out_dtype &&
+           a.shape == b.shape && a.rule == b.rule && a.sources == b.sources;
   };
-  if (!std::equal(plan.tensors.begin(), plan.tensors.end(), fresh.tensors.begin(), fresh.tensors.end(), same)) {
-    return Fail(ErrorKind::kBadInput, "plan", "does not fit these inputs", "give the inputs of the run");
+  if (!std::equal(plan.tensors.begin(), plan.tensors.end(), fresh.tensors.begin(),
+                  fresh.tensors.end(), same)) {
+    return Fail(ErrorKind::kBadInput, "plan", "does not fit these inputs",
+                "give the inputs of the run");
   }
   if (const Status valid = ValidatePlan(plan, input.observation_rounds); !valid) {
     return Fail(ErrorKind::kBadInput, "plan", valid.error().problems().front().what);

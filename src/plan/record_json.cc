@@ -28,7 +28,8 @@ uint64_t Unsigned(const Json& value, const char* what) {
 }
 
 double Finite(const Json& value, const char* what) {
-  Require(value.is_number() && std::isfinite(value.get<double>()), std::string(what) + " is not a finite number");
+  Require(value.is_number() && std::isfinite(value.get<double>()),
+          std::string(what) + " is not a finite number");
   return value.get<double>();
 }
 
@@ -58,7 +59,9 @@ std::vector<uint64_t> Shape(const Json& value) {
   return shape;
 }
 
-PlannedModel Model(const Json& value) { return {value.at("id").get<std::string>(), Hash(value.at("fingerprint"))}; }
+PlannedModel Model(const Json& value) {
+  return {value.at("id").get<std::string>(), Hash(value.at("fingerprint"))};
+}
 
 std::vector<PlannedModel> Models(const Json& value) {
   std::vector<PlannedModel> models;
@@ -77,9 +80,13 @@ std::vector<DroppedTensor> Dropped(const Json& value, size_t experts) {
   return dropped;
 }
 
-TensorRule Rule(const Json& value) { return Choice(value, "merge", "base") ? TensorRule::kMerge : TensorRule::kBase; }
+TensorRule Rule(const Json& value) {
+  return Choice(value, "merge", "base") ? TensorRule::kMerge : TensorRule::kBase;
+}
 
-Json ToJson(const PlannedModel& model) { return {{"id", model.id}, {"fingerprint", model.fingerprint.ToHex()}}; }
+Json ToJson(const PlannedModel& model) {
+  return {{"id", model.id}, {"fingerprint", model.fingerprint.ToHex()}};
+}
 
 Json ToJson(const std::vector<PlannedModel>& models) {
   Json json = Json::array();
@@ -113,25 +120,30 @@ std::string ToText(const Kind& kind, Json json) {
 Status ReadRecord(const Kind& kind, const std::string& text, const std::string& subject,
                   const std::function<void(const Json&)>& read) {
   const auto damaged = [&](const std::string& what) {
-    return Fail(ErrorKind::kVerification, subject, what, "the file was changed or damaged since it was written");
+    return Fail(ErrorKind::kVerification, subject, what,
+                "the file was changed or damaged since it was written");
   };
   const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (!json.is_object()) return damaged("is not a JSON object");
   try {
     const std::string schema = json.value("schema", "");
-    if (!schema.starts_with(std::string("mergepipe.") + kind.name + "/")) return damaged(std::string("is not a ") + kind.name);
+    if (!schema.starts_with(std::string("mergepipe.") + kind.name + "/"))
+      return damaged(std::string("is not a ") + kind.name);
     if (Canonical(json) != text) return damaged("is not in canonical form");
     const std::string hash = HashAsItIs(kind, json);
     const bool id_fits = kind.id_key == nullptr || json.value(kind.id_key, "") == PlanIdOf(hash);
-    if (json.value(kind.hash_key, "") != hash || !id_fits) return damaged("does not have the hash that it states");
+    if (json.value(kind.hash_key, "") != hash || !id_fits)
+      return damaged("does not have the hash that it states");
     if (schema != kind.Schema()) {
-      return Fail(ErrorKind::kBadInput, subject, "has schema " + Quote(schema) + ", this program knows " + kind.Schema(),
+      return Fail(ErrorKind::kBadInput, subject,
+                  "has schema " + Quote(schema) + ", this program knows " + kind.Schema(),
                   "use the version of mergepipe that wrote it");
     }
     read(json);
     return {};
   } catch (const std::exception& e) {
-    return Fail(ErrorKind::kBadInput, subject, std::string("is not a valid ") + kind.name + ": " + e.what());
+    return Fail(ErrorKind::kBadInput, subject,
+                std::string("is not a valid ") + kind.name + ": " + e.what());
   }
 }
 

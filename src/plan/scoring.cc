@@ -34,7 +34,8 @@ Result<ScoringPass> FindScoring(std::string_view name) {
     if (row.name == name) return row.run;
   }
   std::string known;
-  for (const ScoringRow& row : kScorings) known += (known.empty() ? "" : ", ") + std::string(row.name);
+  for (const ScoringRow& row : kScorings)
+    known += (known.empty() ? "" : ", ") + std::string(row.name);
   return Fail(ErrorKind::kUsage, "--scoring", "there is no scoring '" + std::string(name) + "'",
               "use one of: " + known);
 }

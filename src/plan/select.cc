@@ -43,12 +43,14 @@ uint64_t LeftForMerging(const Plan& plan) {
   return *plan.options.budget_bytes - std::min(fixed, *plan.options.budget_bytes);
 }
 
-// What is spent, and what a further pair of a tensor would cost: a tensor that outgrows resident_bytes is read again in
-// every observation round, the pairs it already has included.
+// What is spent, and what a further pair of a tensor would cost: a tensor that outgrows
+// resident_bytes is read again in every observation round, the pairs it already has included.
 class Spending {
  public:
   Spending(const PlanInput& input, const Plan& plan)
-      : options_(input.options), rounds_(input.observation_rounds), tensor_bytes_(plan.tensors.size()),
+      : options_(input.options),
+        rounds_(input.observation_rounds),
+        tensor_bytes_(plan.tensors.size()),
         left_(LeftForMerging(plan)) {}
 
   bool Take(uint32_t tensor, uint64_t bytes) {
@@ -83,7 +85,8 @@ uint64_t PairBytes(const Plan& plan, const PairTable::Pair& pair) {
 }
 
 bool FixedReadsFit(const Plan& plan) {
-  return !plan.options.budget_bytes || plan.fingerprint_bytes + plan.compare_bytes <= *plan.options.budget_bytes;
+  return !plan.options.budget_bytes ||
+         plan.fingerprint_bytes + plan.compare_bytes <= *plan.options.budget_bytes;
 }
 
 Error BudgetTooSmall(const PlanInput& input, const Plan& plan, uint64_t smallest_pair) {
@@ -107,12 +110,15 @@ uint32_t ReadsFor(const PlanOptions& options, int observation_rounds, uint64_t s
 Status LimitTouchedBlocks(const Plan& plan, PairTable& pairs) {
   if (plan.options.top_p >= 1) return {};
   std::vector<RankedBlock> blocks = SumBlocks(pairs);
-  const uint64_t keep = std::min<uint64_t>(blocks.size(), TouchableBlocks(plan.options.top_p, plan.MergeBlocks()));
+  const uint64_t keep =
+      std::min<uint64_t>(blocks.size(), TouchableBlocks(plan.options.top_p, plan.MergeBlocks()));
   const auto better = [](const RankedBlock& a, const RankedBlock& b) {
     return a.sum != b.sum ? a.sum > b.sum : a.first_pair < b.first_pair;
   };
-  std::nth_element(blocks.begin(), blocks.begin() + static_cast<std::ptrdiff_t>(keep), blocks.end(), better);
-  for (auto block = blocks.begin() + static_cast<std::ptrdiff_t>(keep); block != blocks.end(); ++block) {
+  std::nth_element(blocks.begin(), blocks.begin() + static_cast<std::ptrdiff_t>(keep), blocks.end(),
+                   better);
+  for (auto block = blocks.begin() + static_cast<std::ptrdiff_t>(keep); block != blocks.end();
+       ++block) {
     const auto first = pairs.scores.begin() + static_cast<std::ptrdiff_t>(block->first_pair);
     std::fill(first, first + pairs.experts(), PairTable::kNotACandidate);
   }
@@ -133,11 +139,13 @@ Status SelectPairs(const PlanInput& input, const PairTable& pairs, Plan& plan) {
     order.push_back({pairs.scores[i] / static_cast<double>(bytes), i});
   }
   std::sort(order.begin(), order.end(), [](const Candidate& a, const Candidate& b) {
-    return a.score_per_byte != b.score_per_byte ? a.score_per_byte > b.score_per_byte : a.index < b.index;
+    return a.score_per_byte != b.score_per_byte ? a.score_per_byte > b.score_per_byte
+                                                : a.index < b.index;
   });
 
   Spending spending(input, plan);
-  // The fractional knapsack over the same items, each at its cheapest: an upper bound of any selection.
+  // The fractional knapsack over the same items, each at its cheapest: an upper bound of any
+  // selection.
   double fractional_left = static_cast<double>(spending.left());
   for (const Candidate& candidate : order) {
     const PairTable::Pair pair = pairs.At(candidate.index);
@@ -154,7 +162,8 @@ Status SelectPairs(const PlanInput& input, const PairTable& pairs, Plan& plan) {
     return tl::unexpected(BudgetTooSmall(input, plan, smallest));
   }
   for (PlannedTensor& tensor : plan.tensors) {
-    tensor.reads = ReadsFor(plan.options, input.observation_rounds, tensor.SelectedBytes(plan.options.block_size));
+    tensor.reads = ReadsFor(plan.options, input.observation_rounds,
+                            tensor.SelectedBytes(plan.options.block_size));
   }
   return {};
 }
@@ -170,7 +179,8 @@ Status ValidatePlan(const Plan& plan, int observation_rounds) {
       return defect("tensor '" + tensor.name + "' has a wrong number of reads");
     }
     for (size_t k = 0; k < tensor.selected.size(); ++k) {
-      if (!tensor.selected[k].Empty() && (!tensor.sources[k].present || tensor.rule != TensorRule::kMerge)) {
+      if (!tensor.selected[k].Empty() &&
+          (!tensor.sources[k].present || tensor.rule != TensorRule::kMerge)) {
         return defect("tensor '" + tensor.name + "' selects blocks that are not there");
       }
     }

@@ -16,7 +16,8 @@
 namespace mergepipe {
 namespace {
 
-// Elements compared at a time; sums are kept by piece and added in order, so they do not depend on the threads.
+// Elements compared at a time; sums are kept by piece and added in order, so they do not depend on
+// the threads.
 constexpr uint64_t kPiece = 1 << 20;
 constexpr size_t kTile = 4096;
 
@@ -42,7 +43,8 @@ struct OpenModel {
     return model;
   }
 
-  Status Read(const TensorInfo& tensor, uint64_t first, uint64_t count, std::vector<std::byte>& out) {
+  Status Read(const TensorInfo& tensor, uint64_t first, uint64_t count,
+              std::vector<std::byte>& out) {
     const uint64_t size = DTypeSize(tensor.dtype);
     out.resize(count * size);
     return files[tensor.file]->ReadAt(tensor.offset + first * size, out);
@@ -62,7 +64,8 @@ void ToDouble(DType dtype, std::span<const std::byte> stored, std::span<double> 
 
 uint64_t CountEqualBits(std::span<const std::byte> a, std::span<const std::byte> b, uint64_t size) {
   uint64_t equal = 0;
-  for (size_t at = 0; at < a.size(); at += size) equal += std::memcmp(&a[at], &b[at], size) == 0 ? 1 : 0;
+  for (size_t at = 0; at < a.size(); at += size)
+    equal += std::memcmp(&a[at], &b[at], size) == 0 ? 1 : 0;
   return equal;
 }
 
@@ -89,7 +92,8 @@ Piece CompareValues(const TensorInfo& a, const TensorInfo& b, std::span<const st
   return piece;
 }
 
-Result<TensorDistance> CompareTensor(OpenModel& model_a, const TensorInfo& a, OpenModel& model_b, const TensorInfo& b, int threads) {
+Result<TensorDistance> CompareTensor(OpenModel& model_a, const TensorInfo& a, OpenModel& model_b,
+                                     const TensorInfo& b, int threads) {
   TensorDistance distance;
   distance.name = a.name;
   if (a.shape != b.shape) {
@@ -98,7 +102,8 @@ Result<TensorDistance> CompareTensor(OpenModel& model_a, const TensorInfo& a, Op
   }
   const bool floats = IsFloat(a.dtype) && IsFloat(b.dtype);
   if (!floats && a.dtype != b.dtype) {
-    distance.note = "dtypes differ: " + std::string(DTypeName(a.dtype)) + " and " + std::string(DTypeName(b.dtype));
+    distance.note = "dtypes differ: " + std::string(DTypeName(a.dtype)) + " and " +
+                    std::string(DTypeName(b.dtype));
     return distance;
   }
   distance.elements = a.elements();
@@ -155,7 +160,8 @@ bool CheckpointDistance::Equal() const {
   });
 }
 
-Result<CheckpointDistance> DiffCheckpoints(FileSystem& files, const std::string& a, const std::string& b, int threads) {
+Result<CheckpointDistance> DiffCheckpoints(FileSystem& files, const std::string& a,
+                                           const std::string& b, int threads) {
   MERGEPIPE_ASSIGN_OR_RETURN(OpenModel model_a, OpenModel::Open(files, a));
   MERGEPIPE_ASSIGN_OR_RETURN(OpenModel model_b, OpenModel::Open(files, b));
   std::unordered_map<std::string, const TensorInfo*> rest;
@@ -171,7 +177,8 @@ Result<CheckpointDistance> DiffCheckpoints(FileSystem& files, const std::string&
       result.tensors.push_back(std::move(only));
       continue;
     }
-    MERGEPIPE_ASSIGN_OR_RETURN(TensorDistance distance, CompareTensor(model_a, tensor, model_b, *other->second, threads));
+    MERGEPIPE_ASSIGN_OR_RETURN(TensorDistance distance,
+                               CompareTensor(model_a, tensor, model_b, *other->second, threads));
     if (distance.note.empty()) AddToTotal(distance, result.total);
     result.tensors.push_back(std::move(distance));
     rest.erase(other);
@@ -186,8 +193,8 @@ Result<CheckpointDistance> DiffCheckpoints(FileSystem& files, const std::string&
   return result;
 }
 
-Result<std::vector<std::string>> DiffRecords(FileSystem& files, const RecordPlaces& places, const std::string& a,
-                                             const std::string& b) {
+Result<std::vector<std::string>> DiffRecords(FileSystem& files, const RecordPlaces& places,
+                                             const std::string& a, const std::string& b) {
   if (IsFile(files, a) && IsFile(files, b)) {
     MERGEPIPE_ASSIGN_OR_RETURN(const std::string text_a, ReadRecordText(files, a));
     MERGEPIPE_ASSIGN_OR_RETURN(const std::string text_b, ReadRecordText(files, b));
@@ -195,9 +202,11 @@ Result<std::vector<std::string>> DiffRecords(FileSystem& files, const RecordPlac
   }
   MERGEPIPE_ASSIGN_OR_RETURN(const StoredRun run_a, LoadRun(files, places, a));
   MERGEPIPE_ASSIGN_OR_RETURN(const StoredRun run_b, LoadRun(files, places, b));
-  MERGEPIPE_ASSIGN_OR_RETURN(auto lines, CompareRecords(run_a.plan_text, "plan of " + a, run_b.plan_text, "plan of " + b));
-  MERGEPIPE_ASSIGN_OR_RETURN(const auto more, CompareRecords(run_a.manifest_text, "manifest of " + a, run_b.manifest_text,
-                                                             "manifest of " + b));
+  MERGEPIPE_ASSIGN_OR_RETURN(
+      auto lines, CompareRecords(run_a.plan_text, "plan of " + a, run_b.plan_text, "plan of " + b));
+  MERGEPIPE_ASSIGN_OR_RETURN(
+      const auto more, CompareRecords(run_a.manifest_text, "manifest of " + a, run_b.manifest_text,
+                                      "manifest of " + b));
   lines.insert(lines.end(), more.begin(), more.end());
   return lines;
 }

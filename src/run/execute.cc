@@ -22,27 +22,42 @@ struct RootState {
 Status Prepare(FileSystem& files, int ranks, RootState& state) {
   const ExecuteRequest& request = state.request;
   const Plan& plan = request.planned.plan;
-  MERGEPIPE_ASSIGN_OR_RETURN(state.layout, ComputeOutputLayout(request.inputs.base.record.layout, plan.options.out_dtype));
   MERGEPIPE_ASSIGN_OR_RETURN(
-      state.staging, Staging::Create(files, request.target, PlanIdOf(request.planned.plan_hash), state.layout));
-  for (const Slice& slice : MakeSlices(plan, request.inputs, state.layout, state.staging->directory(), ranks)) {
+      state.layout, ComputeOutputLayout(request.inputs.base.record.layout, plan.options.out_dtype));
+  MERGEPIPE_ASSIGN_OR_RETURN(
+      state.staging,
+      Staging::Create(files, request.target, PlanIdOf(request.planned.plan_hash), state.layout));
+  for (const Slice& slice :
+       MakeSlices(plan, request.inputs, state.layout, state.staging->directory(), ranks)) {
     state.slices.push_back(SerializeSlice(slice));
   }
   return {};
 }
 
-// A replay that read other bytes than the run had an input that changed outside its fingerprint's samples.
-void CompareReads(const ManifestTensor& now, const ManifestTensor& expected, const Manifest& manifest, ProblemList& problems) {
+// A replay that read other bytes than the run had an input that changed outside its fingerprint's
+// samples.
+void CompareReads(const ManifestTensor& now, const ManifestTensor& expected,
+                  const Manifest& manifest, ProblemList& problems) {
+  if (now.base_hash != expected.base_hash) {
+    problems.Add("base '" + manifest.base.id + "': tensor '" + now.name + "'",
+                 "is not what the run read: the file has changed",
+                 "replay needs the very files of the run");
+  }
   for (size_t i = 0; i < now.sources.size() && i < expected.sources.size(); ++i) {
-    if (now.sources[i].expert != expected.sources[i].expert || now.sources[i].read_hash == expected.sources[i].read_hash) continue;
-    problems.Add("expert '" + manifest.experts[now.sources[i].expert].id + "': tensor '" + now.name + "'",
-                 "is not what the run read: the file has changed", "replay needs the very files of the run");
+    if (now.sources[i].expert != expected.sources[i].expert ||
+        now.sources[i].read_hash == expected.sources[i].read_hash)
+      continue;
+    problems.Add(
+        "expert '" + manifest.experts[now.sources[i].expert].id + "': tensor '" + now.name + "'",
+        "is not what the run read: the file has changed", "replay needs the very files of the run");
   }
 }
 
 Status CheckExpected(const Manifest& manifest, const Manifest& expected) {
-  if (manifest.tensors.size() != expected.tensors.size() || manifest.files.size() != expected.files.size()) {
-    return Fail(ErrorKind::kVerification, "run " + expected.run_id, "has other tensors or files than this replay",
+  if (manifest.tensors.size() != expected.tensors.size() ||
+      manifest.files.size() != expected.files.size()) {
+    return Fail(ErrorKind::kVerification, "run " + expected.run_id,
+                "has other tensors or files than this replay",
                 "its manifest does not belong to its plan");
   }
   ProblemList changed;
@@ -50,8 +65,9 @@ Status CheckExpected(const Manifest& manifest, const Manifest& expected) {
   for (size_t t = 0; t < manifest.tensors.size(); ++t) {
     CompareReads(manifest.tensors[t], expected.tensors[t], manifest, changed);
     if (manifest.tensors[t].hash == expected.tensors[t].hash) continue;
-    different.Add("tensor '" + manifest.tensors[t].name + "'", "has another hash than in run " + expected.run_id,
-                  "the base has changed, or this build computes something else");
+    different.Add("tensor '" + manifest.tensors[t].name + "'",
+                  "has another hash than in run " + expected.run_id,
+                  "this build computes something else than the one that made the run");
   }
   MERGEPIPE_RETURN_IF_ERROR(changed.ToStatus(ErrorKind::kBadInput));
   for (size_t f = 0; f < manifest.files.size(); ++f) {
@@ -62,7 +78,8 @@ Status CheckExpected(const Manifest& manifest, const Manifest& expected) {
 }
 
 // The output's own registration, so that it can be a base or an expert by its id.
-Status RegisterOutput(FileSystem& files, Catalog& catalog, const MergeTarget& target, std::string& model_id) {
+Status RegisterOutput(FileSystem& files, Catalog& catalog, const MergeTarget& target,
+                      std::string& model_id) {
   ModelResolver resolver(files, &catalog);
   ResolvedModel output;
   const std::string path = AbsolutePath(target.directory);
@@ -71,30 +88,34 @@ Status RegisterOutput(FileSystem& files, Catalog& catalog, const MergeTarget& ta
   output.record.registered_at = TimestampUtc();
   MERGEPIPE_RETURN_IF_ERROR(resolver.Fingerprint(files, output));
   MERGEPIPE_ASSIGN_OR_RETURN(const auto same_id, catalog.FindModel(model_id));
-  if (same_id && same_id->layout.path != path) model_id += "-" + output.record.fingerprint.ToHex().substr(0, 8);
+  if (same_id && same_id->layout.path != path)
+    model_id += "-" + output.record.fingerprint.ToHex().substr(0, 8);
   output.record.id = model_id;
   return catalog.PutModels({output.record});
 }
 
-Status RecordInCatalog(FileSystem& files, const ExecuteRequest& request, const Manifest& manifest, const RunFolder& folder) {
+Status RecordInCatalog(FileSystem& files, const ExecuteRequest& request, const Manifest& manifest,
+                       const RunFolder& folder) {
   MERGEPIPE_ASSIGN_OR_RETURN(const auto catalog, Catalog::OpenOrCreate(request.catalog));
-  MERGEPIPE_RETURN_IF_ERROR(catalog->PutRun({folder.run_id(), PlanIdOf(manifest.plan_hash), manifest.plan_hash,
-                                             manifest.model_id, AbsolutePath(request.target.directory),
-                                             AbsolutePath(folder.path()), ManifestHash(manifest), TimestampUtc()}));
+  MERGEPIPE_RETURN_IF_ERROR(
+      catalog->PutRun({folder.run_id(), PlanIdOf(manifest.plan_hash), manifest.plan_hash,
+                       manifest.model_id, AbsolutePath(request.target.directory),
+                       AbsolutePath(folder.path()), ManifestHash(manifest), TimestampUtc()}));
   std::string model_id = manifest.model_id;
   return RegisterOutput(files, *catalog, request.target, model_id);
 }
 
 std::string ModelIdOf(const MergeTarget& target) {
-  return target.model_id.empty() ? BaseName(AbsolutePath(target.directory)) : target.model_id;
+  return target.model_id.empty() ? IdFromPath(AbsolutePath(target.directory)) : target.model_id;
 }
 
 void WarnOfIntegers(const Manifest& manifest, std::vector<std::string>& warnings) {
   for (const ManifestTensor& tensor : manifest.tensors) {
     for (const ManifestSource& source : tensor.sources) {
       if (!source.differs) continue;
-      warnings.push_back("expert '" + manifest.experts[source.expert].id + "' differs from the base in integer tensor '" +
-                         tensor.name + "'; the base's is kept");
+      warnings.push_back("expert '" + manifest.experts[source.expert].id +
+                         "' differs from the base in integer tensor '" + tensor.name +
+                         "'; the base's is kept");
     }
   }
 }
@@ -125,18 +146,20 @@ Status Finish(FileSystem& files, RootState& state, const std::vector<std::string
   manifest.planned_expert_bytes = plan.PlannedBytes();
   MERGEPIPE_RETURN_IF_ERROR(RecordReports(plan, state.layout, reports, manifest));
   manifest.io.probe_bytes_read += request.planned.probe_bytes_read;
-  MERGEPIPE_RETURN_IF_ERROR(AddSideFiles(files, request.inputs.base.record.layout, state.layout, plan.options.out_dtype,
-                                         *state.staging, manifest));
+  MERGEPIPE_RETURN_IF_ERROR(AddSideFiles(files, request.inputs.base.record.layout, state.layout,
+                                         plan.options.out_dtype, *state.staging, manifest));
   if (request.expected) MERGEPIPE_RETURN_IF_ERROR(CheckExpected(manifest, *request.expected));
 
-  MERGEPIPE_ASSIGN_OR_RETURN(RunFolder folder, RunFolder::Create(files, request.target.runs_directory,
-                                                                 RunTimestampUtc() + "_" + manifest.model_id));
+  MERGEPIPE_ASSIGN_OR_RETURN(RunFolder folder,
+                             RunFolder::Create(files, request.target.runs_directory,
+                                               RunTimestampUtc() + "_" + manifest.model_id));
   manifest.run_id = folder.run_id();
   const std::string manifest_text = SerializeManifest(manifest);
   MERGEPIPE_RETURN_IF_ERROR(folder.Write(kPlanName, request.planned.plan_text));
   MERGEPIPE_RETURN_IF_ERROR(folder.Write(kManifestName, manifest_text));
   MERGEPIPE_RETURN_IF_ERROR(folder.Sync());
-  MERGEPIPE_ASSIGN_OR_RETURN(const ManifestFile copy, state.staging->AddFile(kManifestName, manifest_text));
+  MERGEPIPE_ASSIGN_OR_RETURN(const ManifestFile copy,
+                             state.staging->AddFile(kManifestName, manifest_text));
   static_cast<void>(copy);
   MERGEPIPE_RETURN_IF_ERROR(state.staging->Publish(request.target.overwrite, request.publish_hook));
   folder.Keep();
@@ -145,11 +168,13 @@ Status Finish(FileSystem& files, RootState& state, const std::vector<std::string
   outcome.run_directory = folder.path();
   outcome.plan_id = PlanIdOf(manifest.plan_hash);
   outcome.plan_seconds = request.planned.seconds;
-  outcome.exec_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  outcome.exec_seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   outcome.warnings = request.planned.warnings;
   WarnOfIntegers(manifest, outcome.warnings);
-  RunMeta meta{folder.run_id(), request.command_line, AbsolutePath(request.target.directory), request.started_at,
-               TimestampUtc(), 0, outcome.plan_seconds, outcome.exec_seconds, {}};
+  RunMeta meta{folder.run_id(),      request.command_line, AbsolutePath(request.target.directory),
+               request.started_at,   TimestampUtc(),       0,
+               outcome.plan_seconds, outcome.exec_seconds, {}};
   meta.ranks = std::move(reports);
   MERGEPIPE_RETURN_IF_ERROR(folder.Write(kMetaName, SerializeMeta(meta)));
   MERGEPIPE_RETURN_IF_ERROR(RecordInCatalog(files, request, manifest, folder));
@@ -158,25 +183,30 @@ Status Finish(FileSystem& files, RootState& state, const std::vector<std::string
 }
 
 // `root` is rank 0's and null elsewhere.
-Result<MergeOutcome> ExecutePlan(FileSystem& files, Communicator& communicator, RootState* root, const ExecLimits& limits) {
+Result<MergeOutcome> ExecutePlan(FileSystem& files, Communicator& communicator, RootState* root,
+                                 const ExecLimits& limits) {
   const auto start = std::chrono::steady_clock::now();
-  MERGEPIPE_RETURN_IF_ERROR(communicator.Agree(root != nullptr ? Prepare(files, communicator.size(), *root) : Status()));
+  MERGEPIPE_RETURN_IF_ERROR(
+      communicator.Agree(root != nullptr ? Prepare(files, communicator.size(), *root) : Status()));
 
-  const Result<Slice> slice =
-      ParseSlice(communicator.Scatter(root != nullptr ? std::move(root->slices) : std::vector<std::string>()));
-  MERGEPIPE_RETURN_IF_ERROR(communicator.Agree(slice ? Status() : Status(tl::unexpected(slice.error()))));
-  MERGEPIPE_ASSIGN_OR_RETURN(const SliceReport report, RunSlice(files, communicator, *slice, limits));
+  const Result<Slice> slice = ParseSlice(
+      communicator.Scatter(root != nullptr ? std::move(root->slices) : std::vector<std::string>()));
+  MERGEPIPE_RETURN_IF_ERROR(
+      communicator.Agree(slice ? Status() : Status(tl::unexpected(slice.error()))));
+  MERGEPIPE_ASSIGN_OR_RETURN(const SliceReport report,
+                             RunSlice(files, communicator, *slice, limits));
   const std::vector<std::string> reports = communicator.Gather(SerializeReport(report));
 
   MergeOutcome outcome;
-  MERGEPIPE_RETURN_IF_ERROR(
-      communicator.Agree(root != nullptr ? Finish(files, *root, reports, start, outcome) : Status()));
+  MERGEPIPE_RETURN_IF_ERROR(communicator.Agree(
+      root != nullptr ? Finish(files, *root, reports, start, outcome) : Status()));
   return outcome;
 }
 
 }  // namespace
 
-Result<MergeOutcome> ExecuteOnAll(FileSystem& files, Communicator& communicator, const ExecLimits& limits,
+Result<MergeOutcome> ExecuteOnAll(FileSystem& files, Communicator& communicator,
+                                  const ExecLimits& limits,
                                   const std::function<Result<ExecuteRequest>()>& prepare) {
   std::optional<ExecuteRequest> request;
   Status status;

@@ -18,9 +18,10 @@ struct ExecuteRequest {
   PublishHook publish_hook;
 };
 
-/// Merges, publishes and records what `prepare` gives on rank 0 (it is not called elsewhere). Collective; the outcome is rank 0's, an error
-/// is everyone's.
-Result<MergeOutcome> ExecuteOnAll(FileSystem& files, Communicator& communicator, const ExecLimits& limits,
+/// Merges, publishes and records what `prepare` gives on rank 0 (it is not called elsewhere).
+/// Collective; the outcome is rank 0's, an error is everyone's.
+Result<MergeOutcome> ExecuteOnAll(FileSystem& files, Communicator& communicator,
+                                  const ExecLimits& limits,
                                   const std::function<Result<ExecuteRequest>()>& prepare);
 
 }  // namespace mergepipe

@@ -35,20 +35,23 @@ Status CheckDistinct(const ResolvedInputs& inputs) {
   return {};
 }
 
-Status TakeFingerprints(FileSystem& files, ModelResolver& resolver, std::optional<uint64_t> budget_bytes,
-                        ResolvedInputs& inputs) {
+Status TakeFingerprints(FileSystem& files, ModelResolver& resolver,
+                        std::optional<uint64_t> budget_bytes, ResolvedInputs& inputs) {
   MERGEPIPE_RETURN_IF_ERROR(resolver.Fingerprint(files, inputs.base));
   uint64_t needed = 0;
-  for (const ResolvedModel& expert : inputs.experts) needed += FingerprintBytes(expert.record.layout);
+  for (const ResolvedModel& expert : inputs.experts)
+    needed += FingerprintBytes(expert.record.layout);
   if (budget_bytes && needed > *budget_bytes) {
     return Fail(ErrorKind::kUsage, "--io-budget-mb",
-                "a budget of " + FormatBytes(Bytes(*budget_bytes)) + " does not even cover the experts' fingerprints (" +
+                "a budget of " + FormatBytes(Bytes(*budget_bytes)) +
+                    " does not even cover the experts' fingerprints (" +
                     FormatBytes(Bytes(needed)) + ")",
                 "give at least " + std::to_string(CeilDivide(needed, kMiB) + 1) + " MiB");
   }
   BudgetShare share{Bytes(needed)};
   const auto gated = GateAllReads(files, share);
-  for (ResolvedModel& expert : inputs.experts) MERGEPIPE_RETURN_IF_ERROR(resolver.Fingerprint(*gated, expert));
+  for (ResolvedModel& expert : inputs.experts)
+    MERGEPIPE_RETURN_IF_ERROR(resolver.Fingerprint(*gated, expert));
   inputs.probe_bytes_read = share.spent().count();
   return {};
 }
@@ -119,7 +122,8 @@ Status CheckUnchanged(FileSystem& files, const ModelLayout& layout) {
   for (uint32_t i = 0; i < layout.files.size(); ++i) {
     MERGEPIPE_ASSIGN_OR_RETURN(const FileInfo now, files.Stat(layout.FilePath(i)));
     if (now == layout.files[i].info) continue;
-    return Fail(ErrorKind::kBadInput, layout.FilePath(i), "was changed or replaced during the merge",
+    return Fail(ErrorKind::kBadInput, layout.FilePath(i),
+                "was changed or replaced during the merge",
                 "do not change inputs during a merge; run it again");
   }
   return {};
@@ -130,7 +134,8 @@ std::vector<std::string> InputWarnings(const ResolvedInputs& inputs, const Plan&
   for (size_t k = 0; k < inputs.experts.size(); ++k) {
     const ModelRecord& expert = inputs.experts[k].record;
     if (expert.fingerprint == inputs.base.record.fingerprint) {
-      warnings.push_back("expert " + Quote(expert.id) + " looks identical to the base (same fingerprint)");
+      warnings.push_back("expert " + Quote(expert.id) +
+                         " looks identical to the base (same fingerprint)");
     }
     std::vector<std::string> missing;
     for (const PlannedTensor& tensor : plan.tensors) {

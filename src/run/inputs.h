@@ -21,7 +21,8 @@ struct ResolvedInputs {
   std::vector<std::string> Paths() const;
 };
 
-/// Reads all headers, then the fingerprints that are not known, within `budget_bytes`. Problems of all models are reported together.
+/// Reads all headers, then the fingerprints that are not known, within `budget_bytes`. Problems of
+/// all models are reported together.
 Result<ResolvedInputs> ResolveInputs(FileSystem& files, Catalog* catalog, const MergeInputs& inputs,
                                      std::optional<uint64_t> budget_bytes);
 

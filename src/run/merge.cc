@@ -23,8 +23,8 @@ Result<Planned> PlanFromInputs(FileSystem& files, const MergeOptions& options) {
 
   MERGEPIPE_ASSIGN_OR_RETURN(auto catalog, Catalog::OpenIfExists(options.inputs.catalog));
   Planned planned;
-  MERGEPIPE_ASSIGN_OR_RETURN(planned.inputs,
-                             ResolveInputs(files, catalog.get(), options.inputs, options.plan.budget_bytes));
+  MERGEPIPE_ASSIGN_OR_RETURN(planned.inputs, ResolveInputs(files, catalog.get(), options.inputs,
+                                                           options.plan.budget_bytes));
   PlanInput input{options.plan, &planned.inputs.base.record, planned.inputs.Experts(),
                   strategy->rounds(options.plan.strategy)};
   MERGEPIPE_ASSIGN_OR_RETURN(planned.merge.plan, MakePlan(input));
@@ -32,7 +32,8 @@ Result<Planned> PlanFromInputs(FileSystem& files, const MergeOptions& options) {
   planned.merge.plan_hash = PlanHash(planned.merge.plan);
   planned.merge.probe_bytes_read = planned.inputs.probe_bytes_read;
   planned.merge.warnings = InputWarnings(planned.inputs, planned.merge.plan);
-  planned.merge.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  planned.merge.seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return planned;
 }
 
@@ -47,8 +48,8 @@ Status RememberPlan(const MergeOptions& options, const Planned& planned) {
 }
 
 Status CheckTargetOptions(FileSystem& files, const MergeTarget& target) {
-  if (!target.model_id.empty()) MERGEPIPE_RETURN_IF_ERROR(CheckModelId(target.model_id, "--model-id"));
-  if (target.model_id.empty()) MERGEPIPE_RETURN_IF_ERROR(CheckModelId(BaseName(AbsolutePath(target.directory)), "--out"));
+  if (!target.model_id.empty())
+    MERGEPIPE_RETURN_IF_ERROR(CheckModelId(target.model_id, "--model-id"));
   return Staging::CheckTarget(files, target, {});
 }
 
@@ -76,8 +77,10 @@ Result<PlannedMerge> PlanMerge(FileSystem& files, const MergeOptions& options) {
   return std::move(planned.merge);
 }
 
-Result<MergeOutcome> RunMerge(FileSystem& files, Communicator& communicator, const MergeOptions& options) {
-  return ExecuteOnAll(files, communicator, options.limits, [&] { return PlanOnRoot(files, options); });
+Result<MergeOutcome> RunMerge(FileSystem& files, Communicator& communicator,
+                              const MergeOptions& options) {
+  return ExecuteOnAll(files, communicator, options.limits,
+                      [&] { return PlanOnRoot(files, options); });
 }
 
 }  // namespace mergepipe

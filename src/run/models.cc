@@ -15,18 +15,8 @@ constexpr size_t kMaxIdBytes = 128;
 constexpr size_t kFingerprintPart = 8;
 
 bool IsIdChar(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-' ||
-         c == '+';
-}
-
-// The name that a path suggests: its last part, without .safetensors, with every character that an id cannot have as '_'.
-std::string IdFromPath(const std::string& path) {
-  std::string id = BaseName(path);
-  constexpr std::string_view kExtension = ".safetensors";
-  if (id.ends_with(kExtension)) id.resize(id.size() - kExtension.size());
-  std::replace_if(id.begin(), id.end(), [](char c) { return !IsIdChar(c); }, '_');
-  if (id.empty() || id.front() == '.' || id.front() == '-') id.insert(0, "m");
-  return id.substr(0, kMaxIdBytes - kFingerprintPart - 1);
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
+         c == '_' || c == '-' || c == '+';
 }
 
 // What makes a file another file; the device number is left out, as it can change with every mount.
@@ -37,9 +27,19 @@ bool SameFile(const ModelFile& a, const ModelFile& b) {
 
 }  // namespace
 
+std::string IdFromPath(const std::string& path) {
+  std::string id = BaseName(path);
+  constexpr std::string_view kExtension = ".safetensors";
+  if (id.ends_with(kExtension)) id.resize(id.size() - kExtension.size());
+  std::replace_if(
+      id.begin(), id.end(), [](char c) { return !IsIdChar(c); }, '_');
+  if (id.empty() || id.front() == '.' || id.front() == '-') id.insert(0, "m");
+  return id.substr(0, kMaxIdBytes - kFingerprintPart - 1);
+}
+
 Status CheckModelId(const std::string& id, const std::string& option) {
-  const bool good = !id.empty() && id.size() <= kMaxIdBytes && id.front() != '.' && id.front() != '-' &&
-                    std::all_of(id.begin(), id.end(), IsIdChar);
+  const bool good = !id.empty() && id.size() <= kMaxIdBytes && id.front() != '.' &&
+                    id.front() != '-' && std::all_of(id.begin(), id.end(), IsIdChar);
   if (good) return {};
   return Fail(ErrorKind::kUsage, option, Quote(id) + " cannot name a model",
               "use letters, digits, '.', '_', '-' and '+'");
@@ -55,7 +55,8 @@ Result<ResolvedModel> ModelResolver::Find(const std::string& argument, const std
   MERGEPIPE_ASSIGN_OR_RETURN(const bool on_disk, files_.Exists(argument));
   if (stored && on_disk && AbsolutePath(argument) != stored->layout.path) {
     return Fail(ErrorKind::kUsage, option,
-                Quote(argument) + " is both a registered model (" + stored->layout.path + ") and a path here",
+                Quote(argument) + " is both a registered model (" + stored->layout.path +
+                    ") and a path here",
                 "write './" + argument + "' for the path, or the registered model's full path");
   }
   if (!stored && !on_disk) {
@@ -64,8 +65,10 @@ Result<ResolvedModel> ModelResolver::Find(const std::string& argument, const std
       MERGEPIPE_ASSIGN_OR_RETURN(ids, catalog_->ModelIds());
     }
     const auto nearest = NearestName(argument, ids);
-    const std::string remedy = nearest ? "did you mean " + Quote(*nearest) + "?" : "see `mergepipe models`, or check the path";
-    return Fail(ErrorKind::kBadInput, option, Quote(argument) + " is neither a registered model nor an existing path", remedy);
+    const std::string remedy = nearest ? "did you mean " + Quote(*nearest) + "?"
+                                       : "see `mergepipe models`, or check the path";
+    return Fail(ErrorKind::kBadInput, option,
+                Quote(argument) + " is neither a registered model nor an existing path", remedy);
   }
   const std::string path = stored ? stored->layout.path : AbsolutePath(argument);
   if (!stored && catalog_ != nullptr) {
@@ -81,7 +84,8 @@ Result<ResolvedModel> ModelResolver::Find(const std::string& argument, const std
 }
 
 bool ModelResolver::FingerprintHolds(const ModelRecord& stored, const ModelLayout& now) {
-  return std::equal(stored.layout.files.begin(), stored.layout.files.end(), now.files.begin(), now.files.end(), SameFile);
+  return std::equal(stored.layout.files.begin(), stored.layout.files.end(), now.files.begin(),
+                    now.files.end(), SameFile);
 }
 
 Status ModelResolver::Fingerprint(FileSystem& files, ResolvedModel& model) {
@@ -99,7 +103,8 @@ Status ModelResolver::NameIt(ResolvedModel& model, const std::vector<std::string
     return other.has_value();
   };
   MERGEPIPE_ASSIGN_OR_RETURN(const bool plain_taken, is_taken(id));
-  model.record.id = plain_taken ? id + "-" + model.record.fingerprint.ToHex().substr(0, kFingerprintPart) : id;
+  model.record.id =
+      plain_taken ? id + "-" + model.record.fingerprint.ToHex().substr(0, kFingerprintPart) : id;
   MERGEPIPE_ASSIGN_OR_RETURN(const bool still_taken, is_taken(model.record.id));
   if (!still_taken) return {};
   return Fail(ErrorKind::kUsage, model.record.layout.path,
@@ -107,8 +112,8 @@ Status ModelResolver::NameIt(ResolvedModel& model, const std::vector<std::string
               "register it under an id of your choice: mergepipe register PATH --id ID");
 }
 
-Result<ModelRecord> RegisterModel(FileSystem& files, const std::string& catalog, const std::string& path,
-                                  const std::string& id) {
+Result<ModelRecord> RegisterModel(FileSystem& files, const std::string& catalog,
+                                  const std::string& path, const std::string& id) {
   const std::string name = id.empty() ? IdFromPath(AbsolutePath(path)) : id;
   MERGEPIPE_RETURN_IF_ERROR(CheckModelId(name, "--id"));
   ModelRecord record;
@@ -120,15 +125,20 @@ Result<ModelRecord> RegisterModel(FileSystem& files, const std::string& catalog,
   MERGEPIPE_ASSIGN_OR_RETURN(const auto db, Catalog::OpenOrCreate(catalog));
   MERGEPIPE_ASSIGN_OR_RETURN(const auto other, db->FindModel(name));
   if (other && other->layout.path != record.layout.path) {
-    return Fail(ErrorKind::kUsage, "--id", Quote(name) + " is registered already, for " + other->layout.path,
+    return Fail(ErrorKind::kUsage, "--id",
+                Quote(name) + " is registered already, for " + other->layout.path,
                 "choose another id");
   }
   MERGEPIPE_RETURN_IF_ERROR(db->PutModels({record}));
   return record;
 }
 
-std::string TimestampUtc() { return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr))); }
+std::string TimestampUtc() {
+  return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));
+}
 
-std::string RunTimestampUtc() { return fmt::format("{:%Y%m%d_%H%M%S}", fmt::gmtime(std::time(nullptr))); }
+std::string RunTimestampUtc() {
+  return fmt::format("{:%Y%m%d_%H%M%S}", fmt::gmtime(std::time(nullptr)));
+}
 
 }  // namespace mergepipe

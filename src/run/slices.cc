@@ -15,7 +15,9 @@ std::vector<SourceFile> SourceFilesOf(const ModelLayout& layout) {
   return files;
 }
 
-SourceTensor SourceOf(const TensorInfo& tensor) { return {true, tensor.dtype, tensor.file, tensor.offset}; }
+SourceTensor SourceOf(const TensorInfo& tensor) {
+  return {true, tensor.dtype, tensor.file, tensor.offset};
+}
 
 using TensorsByName = std::unordered_map<std::string_view, const TensorInfo*>;
 
@@ -44,7 +46,8 @@ std::map<uint32_t, Sharing> FindSharing(const std::vector<PlanSlice>& slices) {
 
 class SliceBuilder {
  public:
-  SliceBuilder(const Plan& plan, const ResolvedInputs& inputs, const OutputLayout& layout, const std::string& staging)
+  SliceBuilder(const Plan& plan, const ResolvedInputs& inputs, const OutputLayout& layout,
+               const std::string& staging)
       : plan_(plan), inputs_(inputs), layout_(layout) {
     common_.block_size = plan.options.block_size;
     common_.strategy = plan.options.strategy;
@@ -54,9 +57,11 @@ class SliceBuilder {
       common_.expert_files.push_back(SourceFilesOf(expert.record.layout));
       common_.expert_ids.push_back(expert.record.id);
       TensorsByName& by_name = expert_tensors_.emplace_back();
-      for (const TensorInfo& tensor : expert.record.layout.tensors) by_name.emplace(tensor.name, &tensor);
+      for (const TensorInfo& tensor : expert.record.layout.tensors)
+        by_name.emplace(tensor.name, &tensor);
     }
-    for (const OutputFile& file : layout.files) common_.output_files.push_back(JoinPath(staging, file.name));
+    for (const OutputFile& file : layout.files)
+      common_.output_files.push_back(JoinPath(staging, file.name));
   }
 
   Slice Build(const PlanSlice& ranges, const std::map<uint32_t, Sharing>& sharing) const {
@@ -93,9 +98,11 @@ class SliceBuilder {
     part.out_offset = out.offset;
     for (size_t k = 0; k < planned.sources.size(); ++k) {
       const ExpertSource& source = planned.sources[k];
-      part.experts.push_back(source.present ? SourceOf(*expert_tensors_[k].at(source.name)) : SourceTensor{});
+      part.experts.push_back(source.present ? SourceOf(*expert_tensors_[k].at(source.name))
+                                            : SourceTensor{});
       part.selected.push_back(planned.selected[k].Within(range.begin, range.end));
-      part.selected_elements.push_back(planned.ElementsOf(planned.selected[k], plan_.options.block_size));
+      part.selected_elements.push_back(
+          planned.ElementsOf(planned.selected[k], plan_.options.block_size));
     }
     return part;
   }
@@ -109,8 +116,8 @@ class SliceBuilder {
 
 }  // namespace
 
-std::vector<Slice> MakeSlices(const Plan& plan, const ResolvedInputs& inputs, const OutputLayout& layout,
-                              const std::string& staging, int ranks) {
+std::vector<Slice> MakeSlices(const Plan& plan, const ResolvedInputs& inputs,
+                              const OutputLayout& layout, const std::string& staging, int ranks) {
   const std::vector<PlanSlice> ranges = PartitionPlan(plan, ranks);
   const auto sharing = FindSharing(ranges);
   const SliceBuilder builder(plan, inputs, layout, staging);

@@ -17,7 +17,8 @@ Status CheckSpace(FileSystem& files, const std::string& parent, const OutputLayo
   MERGEPIPE_ASSIGN_OR_RETURN(const uint64_t free, files.FreeSpace(parent));
   if (needed <= free) return {};
   return Fail(ErrorKind::kNoSpace, parent,
-              "the output needs " + FormatBytes(Bytes(needed)) + ", the disk has " + FormatBytes(Bytes(free)),
+              "the output needs " + FormatBytes(Bytes(needed)) + ", the disk has " +
+                  FormatBytes(Bytes(free)),
               "free some space, or choose an --out on another disk");
 }
 
@@ -34,11 +35,13 @@ bool IsWithin(const std::string& path, const std::string& directory) {
 
 }  // namespace
 
-Status Staging::CheckTarget(FileSystem& files, const MergeTarget& target, const std::vector<std::string>& inputs) {
+Status Staging::CheckTarget(FileSystem& files, const MergeTarget& target,
+                            const std::vector<std::string>& inputs) {
   const std::string path = AbsolutePath(target.directory);
   for (const std::string& input : inputs) {
     if (IsWithin(input, path) || IsWithin(path, input)) {
-      return Fail(ErrorKind::kUsage, "--out", Quote(target.directory) + " is, holds or lies in an input (" + input + ")",
+      return Fail(ErrorKind::kUsage, "--out",
+                  Quote(target.directory) + " is, holds or lies in an input (" + input + ")",
                   "choose another directory");
     }
   }
@@ -50,20 +53,25 @@ Status Staging::CheckTarget(FileSystem& files, const MergeTarget& target, const 
     }
     MERGEPIPE_ASSIGN_OR_RETURN(const bool ours, files.Exists(JoinPath(path, kManifestName)));
     if (!ours) {
-      return Fail(ErrorKind::kUsage, "--out", Quote(target.directory) + " was not made by mergepipe (it has no manifest.json)",
-                  "--overwrite replaces earlier outputs only; remove it yourself, or choose another directory");
+      return Fail(ErrorKind::kUsage, "--out",
+                  Quote(target.directory) + " was not made by mergepipe (it has no manifest.json)",
+                  "--overwrite replaces earlier outputs only; remove it yourself, or choose "
+                  "another directory");
     }
   }
   const auto parent = files.Stat(ParentPath(path));
   if (!parent || parent->kind != FileKind::kDirectory) {
-    return Fail(ErrorKind::kUsage, "--out", "the directory " + Quote(ParentPath(path)) + " does not exist", "create it first");
+    return Fail(ErrorKind::kUsage, "--out",
+                "the directory " + Quote(ParentPath(path)) + " does not exist", "create it first");
   }
   return {};
 }
 
-Result<std::unique_ptr<Staging>> Staging::Create(FileSystem& files, const MergeTarget& target, const std::string& plan_id,
+Result<std::unique_ptr<Staging>> Staging::Create(FileSystem& files, const MergeTarget& target,
+                                                 const std::string& plan_id,
                                                  const OutputLayout& layout) {
-  std::unique_ptr<Staging> staging(new Staging(files, StagingPaths::For(target.directory, plan_id)));
+  std::unique_ptr<Staging> staging(
+      new Staging(files, StagingPaths::For(target.directory, plan_id)));
   const StagingPaths& paths = staging->paths_;
   MERGEPIPE_RETURN_IF_ERROR(CheckSpace(files, paths.parent, layout));
   MERGEPIPE_ASSIGN_OR_RETURN(staging->lock_, files.Lock(paths.lock));
@@ -83,9 +91,12 @@ Staging::~Staging() {
 }
 
 Result<ManifestFile> Staging::AddFile(const std::string& name, const std::string& text) {
-  for (size_t slash = name.find('/'); slash != std::string::npos; slash = name.find('/', slash + 1)) {
+  for (size_t slash = name.find('/'); slash != std::string::npos;
+       slash = name.find('/', slash + 1)) {
     const std::string subdirectory = name.substr(0, slash);
-    if (std::find(subdirectories_.begin(), subdirectories_.end(), subdirectory) != subdirectories_.end()) continue;
+    if (std::find(subdirectories_.begin(), subdirectories_.end(), subdirectory) !=
+        subdirectories_.end())
+      continue;
     MERGEPIPE_RETURN_IF_ERROR(files_.CreateDirectories(JoinPath(paths_.staging, subdirectory)));
     subdirectories_.push_back(subdirectory);
   }
@@ -99,8 +110,8 @@ Status Staging::Publish(bool overwrite, const PublishHook& hook) {
   return {};
 }
 
-Status AddSideFiles(FileSystem& files, const ModelLayout& base, const OutputLayout& layout, std::optional<DType> out_dtype,
-                    Staging& staging, Manifest& manifest) {
+Status AddSideFiles(FileSystem& files, const ModelLayout& base, const OutputLayout& layout,
+                    std::optional<DType> out_dtype, Staging& staging, Manifest& manifest) {
   const auto add = [&](const std::string& name, const std::string& text) -> Status {
     MERGEPIPE_ASSIGN_OR_RETURN(const ManifestFile file, staging.AddFile(name, text));
     manifest.side_files.push_back(file);
@@ -120,7 +131,8 @@ Status AddSideFiles(FileSystem& files, const ModelLayout& base, const OutputLayo
   }
   if (layout.index_name) {
     const std::string path = JoinPath(base.directory, *layout.index_name);
-    MERGEPIPE_ASSIGN_OR_RETURN(const std::string base_index, ReadSmallFile(files, path, kMaxSideFileBytes));
+    MERGEPIPE_ASSIGN_OR_RETURN(const std::string base_index,
+                               ReadSmallFile(files, path, kMaxSideFileBytes));
     MERGEPIPE_ASSIGN_OR_RETURN(const std::string text, IndexText(layout, base_index, path));
     MERGEPIPE_RETURN_IF_ERROR(add(*layout.index_name, text));
   }

@@ -12,15 +12,19 @@
 
 namespace mergepipe {
 
-/// The directory in which rank 0 lets an output come into being, locked against other jobs. Removed by the destructor unless it was published.
+/// The directory in which rank 0 lets an output come into being, locked against other jobs. Removed
+/// by the destructor unless it was published.
 class Staging {
  public:
-  /// Checks the target before anything is read: not there (or, with `overwrite`, an output of this program and none of `inputs`), and its
-  /// parent is there.
-  static Status CheckTarget(FileSystem& files, const MergeTarget& target, const std::vector<std::string>& inputs);
+  /// Checks the target before anything is read: not there (or, with `overwrite`, an output of this
+  /// program and none of `inputs`), and its parent is there.
+  static Status CheckTarget(FileSystem& files, const MergeTarget& target,
+                            const std::vector<std::string>& inputs);
 
-  /// Locks the target and makes the directory with all weight files, headers written, at full size. kNoSpace if the disk cannot hold them.
-  static Result<std::unique_ptr<Staging>> Create(FileSystem& files, const MergeTarget& target, const std::string& plan_id,
+  /// Locks the target and makes the directory with all weight files, headers written, at full size.
+  /// kNoSpace if the disk cannot hold them.
+  static Result<std::unique_ptr<Staging>> Create(FileSystem& files, const MergeTarget& target,
+                                                 const std::string& plan_id,
                                                  const OutputLayout& layout);
   ~Staging();
   Staging(const Staging&) = delete;
@@ -43,9 +47,9 @@ class Staging {
   bool created_ = false;
 };
 
-/// Copies the base's side files into the staging directory, config.json with the output's dtype, and the index; fills side_files and
-/// left_out of the manifest.
-Status AddSideFiles(FileSystem& files, const ModelLayout& base, const OutputLayout& layout, std::optional<DType> out_dtype,
-                    Staging& staging, Manifest& manifest);
+/// Copies the base's side files into the staging directory, config.json with the output's dtype,
+/// and the index; fills side_files and left_out of the manifest.
+Status AddSideFiles(FileSystem& files, const ModelLayout& base, const OutputLayout& layout,
+                    std::optional<DType> out_dtype, Staging& staging, Manifest& manifest);
 
 }  // namespace mergepipe

@@ -15,8 +15,8 @@ Result<bool> HasPlan(FileSystem& files, const std::string& directory) {
 
 }  // namespace
 
-Result<std::string> FindRunFolder(FileSystem& files, Catalog* catalog, const std::string& runs_directory,
-                                  const std::string& run) {
+Result<std::string> FindRunFolder(FileSystem& files, Catalog* catalog,
+                                  const std::string& runs_directory, const std::string& run) {
   MERGEPIPE_ASSIGN_OR_RETURN(const bool is_folder, HasPlan(files, run));
   if (is_folder) return run;
   std::vector<std::string> ids;
@@ -33,21 +33,25 @@ Result<std::string> FindRunFolder(FileSystem& files, Catalog* catalog, const std
   if (there) return in_runs;
   const auto nearest = NearestName(run, ids);
   return Fail(ErrorKind::kBadInput, run, "is neither a run folder nor a known run",
-              nearest ? "did you mean " + Quote(*nearest) + "?" : "give a run id, or the path of its folder (see --runs-dir and --db)");
+              nearest ? "did you mean " + Quote(*nearest) + "?"
+                      : "give a run id, or the path of its folder (see --runs-dir and --db)");
 }
 
 Result<StoredRun> LoadRun(FileSystem& files, const RecordPlaces& places, const std::string& run) {
   MERGEPIPE_ASSIGN_OR_RETURN(const auto catalog, Catalog::OpenIfExists(places.catalog));
   StoredRun stored;
-  MERGEPIPE_ASSIGN_OR_RETURN(stored.directory, FindRunFolder(files, catalog.get(), places.runs_directory, run));
+  MERGEPIPE_ASSIGN_OR_RETURN(stored.directory,
+                             FindRunFolder(files, catalog.get(), places.runs_directory, run));
   const std::string plan_path = JoinPath(stored.directory, kPlanName);
   const std::string manifest_path = JoinPath(stored.directory, kManifestName);
   MERGEPIPE_ASSIGN_OR_RETURN(stored.plan_text, ReadSmallFile(files, plan_path, kMaxRecordBytes));
   MERGEPIPE_ASSIGN_OR_RETURN(stored.plan, ParsePlan(stored.plan_text, plan_path));
-  MERGEPIPE_ASSIGN_OR_RETURN(stored.manifest_text, ReadSmallFile(files, manifest_path, kMaxRecordBytes));
+  MERGEPIPE_ASSIGN_OR_RETURN(stored.manifest_text,
+                             ReadSmallFile(files, manifest_path, kMaxRecordBytes));
   MERGEPIPE_ASSIGN_OR_RETURN(stored.manifest, ParseManifest(stored.manifest_text, manifest_path));
   if (stored.manifest.plan_hash != PlanHash(stored.plan)) {
-    return Fail(ErrorKind::kVerification, manifest_path, "belongs to another plan than the plan.json beside it",
+    return Fail(ErrorKind::kVerification, manifest_path,
+                "belongs to another plan than the plan.json beside it",
                 "the run folder was changed since it was written");
   }
   return stored;

@@ -30,7 +30,8 @@ uint64_t DTypeSize(DType dtype);
 std::string_view DTypeName(DType dtype);
 /// The type of that safetensors name, or nothing if it is unknown or refused (FP8, FP4, complex).
 std::optional<DType> ParseDType(std::string_view name);
-/// Whether tensors of this type are merged (F64, F32, F16, BF16); the others are taken from the base.
+/// Whether tensors of this type are merged (F64, F32, F16, BF16); the others are taken from the
+/// base.
 bool IsFloat(DType dtype);
 /// "float32", "bfloat16", ...: the name that `torch_dtype` in config.json uses. Float types only.
 std::string_view TorchName(DType dtype);

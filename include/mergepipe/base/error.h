@@ -22,8 +22,8 @@ enum class ErrorKind {
 
 std::string_view ErrorKindName(ErrorKind kind);
 
-/// One thing that is wrong: what it concerns (file, tensor, option), what is wrong with it, and what
-/// to do. The remedy may be empty when nothing sensible can be said.
+/// One thing that is wrong: what it concerns (file, tensor, option), what is wrong with it, and
+/// what to do. The remedy may be empty when nothing sensible can be said.
 struct Problem {
   std::string subject;
   std::string what;
@@ -92,16 +92,16 @@ class ProblemList {
 // __COUNTER__: the expression may hold a lambda that uses the macro itself.
 #define MERGEPIPE_RETURN_IF_ERROR(expr) \
   MERGEPIPE_RETURN_IF_ERROR_IMPL(MERGEPIPE_CONCAT(mergepipe_status_, __COUNTER__), expr)
-#define MERGEPIPE_RETURN_IF_ERROR_IMPL(status, expr)                                   \
-  do {                                                                                 \
-    if (auto status = (expr); !status)                                                 \
-      return tl::unexpected<::mergepipe::Error>(std::move(status).error());            \
+#define MERGEPIPE_RETURN_IF_ERROR_IMPL(status, expr)                        \
+  do {                                                                      \
+    if (auto status = (expr); !status)                                      \
+      return tl::unexpected<::mergepipe::Error>(std::move(status).error()); \
   } while (false)
 
 /// `MERGEPIPE_ASSIGN_OR_RETURN(auto x, F());` gives `x` the value of `F()` or returns its error.
 #define MERGEPIPE_ASSIGN_OR_RETURN(lhs, expr) \
   MERGEPIPE_ASSIGN_OR_RETURN_IMPL(MERGEPIPE_CONCAT(mergepipe_result_, __COUNTER__), lhs, expr)
-#define MERGEPIPE_ASSIGN_OR_RETURN_IMPL(result, lhs, expr)                             \
-  auto result = (expr);                                                                \
-  if (!result) return tl::unexpected<::mergepipe::Error>(std::move(result).error());   \
+#define MERGEPIPE_ASSIGN_OR_RETURN_IMPL(result, lhs, expr)                           \
+  auto result = (expr);                                                              \
+  if (!result) return tl::unexpected<::mergepipe::Error>(std::move(result).error()); \
   lhs = std::move(*result)

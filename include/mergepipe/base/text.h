@@ -8,8 +8,8 @@
 
 namespace mergepipe {
 
-/// `text` with control characters written as \n, \t or \xNN, so that it stays on one line whatever a
-/// file's header put into a name.
+/// `text` with control characters written as \n, \t or \xNN, so that it stays on one line whatever
+/// a file's header put into a name.
 std::string EscapeControl(std::string_view text);
 /// 'text' in single quotes, control characters escaped.
 std::string Quote(std::string_view text);

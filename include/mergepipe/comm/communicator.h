@@ -12,8 +12,9 @@ namespace mergepipe {
 /// How the processes of a job talk. Bytes only: each type that travels has its own codec. One
 /// implementation is local (one process), the other wraps Boost.MPI.
 ///
-/// Collectives must be called by all ranks in the same order. Call from the main thread only. A failure of
-/// MPI itself ends the whole job (MPI_Abort): after it no rank could be reached to agree on anything.
+/// Collectives must be called by all ranks in the same order. Call from the main thread only. A
+/// failure of MPI itself ends the whole job (MPI_Abort): after it no rank could be reached to agree
+/// on anything.
 class Communicator {
  public:
   virtual ~Communicator() = default;
@@ -32,15 +33,17 @@ class Communicator {
   virtual void Send(Rank to, int tag, std::string bytes) = 0;
   virtual std::string Receive(Rank from, int tag) = 0;
 
-  /// Collective: success if every rank offers success; else the error of the lowest failing rank, the
-  /// same on all, with "[rank N, host H]" before its subject where there is more than one rank. This is the only door out of a
-  /// phase: no rank leaves a collective sequence except after an Agree.
+  /// Collective: success if every rank offers success; else the error of the lowest failing rank,
+  /// the same on all, with "[rank N, host H]" before its subject where there is more than one rank.
+  /// This is the only door out of a phase: no rank leaves a collective sequence except after an
+  /// Agree.
   virtual Status Agree(Status mine) = 0;
 
-  /// Tells the other ranks that this one has failed and will offer its error at the next Agree, so that
-  /// they need not finish their work first. Not collective; at most once between two Agrees.
+  /// Tells the other ranks that this one has failed and will offer its error at the next Agree, so
+  /// that they need not finish their work first. Not collective; at most once between two Agrees.
   virtual void AnnounceFailure() = 0;
-  /// Whether some rank has announced a failure since the last Agree. Cheap: call it between units of work.
+  /// Whether some rank has announced a failure since the last Agree. Cheap: call it between units
+  /// of work.
   virtual bool FailureAnnounced() = 0;
 
   /// Ends the job on all ranks at once.
@@ -58,8 +61,8 @@ struct LaunchInfo {
 };
 LaunchInfo DetectLauncher();
 
-/// The communicator of this process: MPI's if a launcher started it, else local. MPI is initialised here
-/// and finalised when the session is destroyed; make one at most.
+/// The communicator of this process: MPI's if a launcher started it, else local. MPI is initialised
+/// here and finalised when the session is destroyed; make one at most.
 class CommSession {
  public:
   static Result<std::unique_ptr<CommSession>> Start();

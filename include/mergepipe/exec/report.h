@@ -27,11 +27,13 @@ struct NonFiniteCount {
 struct PartReport {
   uint32_t tensor = 0;
   uint64_t begin = 0;
-  std::vector<Hash128> block_hashes;               ///< of the output
-  std::vector<std::vector<Hash128>> read_hashes;   ///< for each expert, of its selected blocks as stored
-  std::vector<NonFiniteCount> inputs;              ///< of the base, then of each expert (selected blocks)
-  NonFiniteCount made;                             ///< in the output where the base is finite
-  std::vector<uint8_t> differs;                    ///< for each expert: a compared integer tensor is not the base's
+  std::vector<Hash128> block_hashes;  ///< of the output
+  std::vector<Hash128> base_hashes;   ///< of the base, as stored
+  std::vector<std::vector<Hash128>>
+      read_hashes;                     ///< for each expert, of its selected blocks as stored
+  std::vector<NonFiniteCount> inputs;  ///< of the base, then of each expert (selected blocks)
+  NonFiniteCount made;                 ///< in the output where the base is finite
+  std::vector<uint8_t> differs;  ///< for each expert: a compared integer tensor is not the base's
 
   bool operator==(const PartReport&) const = default;
 };

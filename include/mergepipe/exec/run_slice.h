@@ -12,9 +12,11 @@ struct ExecLimits {
   uint64_t memory_bytes = 0;  ///< of this rank, everything included
 };
 
-/// Merges one slice: reads, merges, writes at offsets, syncs the written files. Collective: every rank calls it with its slice, and all
-/// return together, after having agreed: on success each has its own report, else all have the same error. kNoSpace if `limits` cannot
-/// hold a resident tensor and one block of every input. Nothing is left running, and no weights are mapped.
-Result<SliceReport> RunSlice(FileSystem& files, Communicator& communicator, const Slice& slice, const ExecLimits& limits);
+/// Merges one slice: reads, merges, writes at offsets, syncs the written files. Collective: every
+/// rank calls it with its slice, and all return together, after having agreed: on success each has
+/// its own report, else all have the same error. kNoSpace if `limits` cannot hold a resident tensor
+/// and one block of every input. Nothing is left running, and no weights are mapped.
+Result<SliceReport> RunSlice(FileSystem& files, Communicator& communicator, const Slice& slice,
+                             const ExecLimits& limits);
 
 }  // namespace mergepipe

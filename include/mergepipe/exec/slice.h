@@ -11,10 +11,12 @@
 #include "mergepipe/plan/strategy_options.h"
 
 /// \file
-/// What one rank is told to do. Everything in it is resolved: no rank but 0 reads a header, a catalog or the plan.
+/// What one rank is told to do. Everything in it is resolved: no rank but 0 reads a header, a
+/// catalog or the plan.
 namespace mergepipe {
 
-/// A weight file that a rank opens for reading. It must still be as rank 0 saw it: same size and time.
+/// A weight file that a rank opens for reading. It must still be as rank 0 saw it: same size and
+/// time.
 struct SourceFile {
   std::string path;
   uint64_t size = 0;
@@ -39,7 +41,8 @@ struct TensorPart {
   uint64_t end = 0;
   bool merge = false;    ///< by the strategy; else the base's bytes
   bool compare = false;  ///< read the experts' bytes too and compare them with the base's
-  uint32_t reads = 1;    ///< 1: hold the selected bytes while observing; more: read them again in each round
+  uint32_t reads =
+      1;  ///< 1: hold the selected bytes while observing; more: read them again in each round
   SourceTensor base;
   DType out_dtype = DType::kF32;
   uint32_t out_file = 0;
@@ -50,7 +53,8 @@ struct TensorPart {
   /// Ranks that make parts of this tensor; their statistics are exchanged if there are several.
   int first_rank = 0;
   int last_rank = 0;
-  /// Neighbouring shared tensors have different parities, so that no rank waits for a neighbour's neighbour.
+  /// Neighbouring shared tensors have different parities, so that no rank waits for a neighbour's
+  /// neighbour.
   uint32_t shared_ordinal = 0;
 
   bool shared() const { return first_rank != last_rank; }
@@ -63,10 +67,11 @@ struct Slice {
   std::vector<SourceFile> base_files;
   std::vector<std::vector<SourceFile>> expert_files;  ///< one list for each expert
   std::vector<std::string> expert_ids;
-  std::vector<std::string> output_files;  ///< paths in the staging directory; they exist with their full size
-  std::vector<TensorPart> parts;          ///< in file order
-  uint64_t merge_share = 0;               ///< expert bytes that may be read to merge
-  uint64_t compare_share = 0;             ///< and to compare integer tensors
+  std::vector<std::string>
+      output_files;  ///< paths in the staging directory; they exist with their full size
+  std::vector<TensorPart> parts;  ///< in file order
+  uint64_t merge_share = 0;       ///< expert bytes that may be read to merge
+  uint64_t compare_share = 0;     ///< and to compare integer tensors
 };
 
 /// A slice as bytes for another rank, and back. kInternal if the bytes are not those of a slice.

@@ -15,8 +15,8 @@ class BudgetShare {
  public:
   explicit BudgetShare(Bytes limit) : limit_(limit) {}
 
-  /// Reserves `amount` before it is read. kInternal if it does not fit: the plan promised that it would, so a read over
-  /// the share is a defect, never an overrun.
+  /// Reserves `amount` before it is read. kInternal if it does not fit: the plan promised that it
+  /// would, so a read over the share is a defect, never an overrun.
   Status Spend(Bytes amount, const std::string& subject);
 
   Bytes limit() const { return limit_; }
@@ -27,13 +27,13 @@ class BudgetShare {
   std::atomic<uint64_t> spent_{0};
 };
 
-/// `file`, with every read charged to `share` (which must outlive it). Bytes before `free_until` (the header) are
-/// free.
+/// `file`, with every read charged to `share` (which must outlive it). Bytes before `free_until`
+/// (the header) are free.
 std::unique_ptr<ReadableFile> GateReads(std::unique_ptr<ReadableFile> file, BudgetShare& share,
                                         uint64_t free_until);
 
-/// `files`, with every byte that is read through it charged to `share`. Both must outlive it. For reading only: all else is
-/// refused.
+/// `files`, with every byte that is read through it charged to `share`. Both must outlive it. For
+/// reading only: all else is refused.
 std::unique_ptr<FileSystem> GateAllReads(FileSystem& files, BudgetShare& share);
 
 /// `file`, with the bytes read added to `counter` (which must outlive it).

@@ -11,13 +11,14 @@
 
 /// \file
 /// The one interface through which all bytes go. Posix is one implementation; the budget gate is a
-/// decorator; tests add a memory and a faulty one. Paths are used as given (relative ones are relative
-/// to the working directory). Every error names the path.
+/// decorator; tests add a memory and a faulty one. Paths are used as given (relative ones are
+/// relative to the working directory). Every error names the path.
 namespace mergepipe {
 
 enum class FileKind { kRegular, kDirectory, kOther };
 
-/// What `stat` knows. `mtime_ns`, `inode` and `device` tell whether a file was replaced or rewritten.
+/// What `stat` knows. `mtime_ns`, `inode` and `device` tell whether a file was replaced or
+/// rewritten.
 struct FileInfo {
   FileKind kind = FileKind::kOther;
   uint64_t size = 0;
@@ -28,7 +29,8 @@ struct FileInfo {
   bool operator==(const FileInfo&) const = default;
 };
 
-/// One name in a directory. `kind` is that of what a symbolic link points to; a dangling link is kOther.
+/// One name in a directory. `kind` is that of what a symbolic link points to; a dangling link is
+/// kOther.
 struct DirectoryEntry {
   std::string name;
   FileKind kind = FileKind::kOther;
@@ -52,7 +54,8 @@ class WritableFile {
   virtual ~WritableFile() = default;
   /// Writes all of `bytes` at `offset`.
   virtual Status WriteAt(uint64_t offset, std::span<const std::byte> bytes) = 0;
-  /// fsync. A failure is final: the kernel may have dropped the pages, so a second call proves nothing.
+  /// fsync. A failure is final: the kernel may have dropped the pages, so a second call proves
+  /// nothing.
   virtual Status Sync() = 0;
   /// Reports errors that only show at close (NFS, quotas). The destructor closes silently.
   virtual Status Close() = 0;
@@ -66,9 +69,10 @@ class FileLock {
 };
 
 enum class RenameMode {
-  kMustNotExist,  ///< fails if the target exists (renameat2 NOREPLACE; checked by hand where it is lacking)
-  kExchange,      ///< swaps two existing names (renameat2 EXCHANGE; two renames where it is lacking)
-  kReplace,       ///< plain rename
+  kMustNotExist,  ///< fails if the target exists (renameat2 NOREPLACE; checked by hand where it is
+                  ///< lacking)
+  kExchange,  ///< swaps two existing names (renameat2 EXCHANGE; two renames where it is lacking)
+  kReplace,   ///< plain rename
 };
 
 /// The operations on names. One implementation is `PosixFileSystem()`.
@@ -78,8 +82,8 @@ class FileSystem {
 
   /// Only regular files open (links are followed); a directory, device or pipe is kBadInput.
   virtual Result<std::unique_ptr<ReadableFile>> OpenForReading(const std::string& path) = 0;
-  /// Makes a new file of `size` bytes (all allocated where the filesystem can, so that a full disk shows
-  /// now); it must not exist. Mode 0666 less the umask.
+  /// Makes a new file of `size` bytes (all allocated where the filesystem can, so that a full disk
+  /// shows now); it must not exist. Mode 0666 less the umask.
   virtual Result<std::unique_ptr<WritableFile>> Create(const std::string& path, uint64_t size) = 0;
   /// Opens an existing regular file for writing at offsets.
   virtual Result<std::unique_ptr<WritableFile>> OpenForWriting(const std::string& path) = 0;
@@ -100,8 +104,8 @@ class FileSystem {
   virtual Status Remove(const std::string& path) = 0;
   /// Bytes that this user may still write on the filesystem of `path` (an existing directory).
   virtual Result<uint64_t> FreeSpace(const std::string& path) = 0;
-  /// Takes an exclusive lock on `path` (made if absent) that dies with its holder, or fails with kUsage
-  /// at once if another process has it.
+  /// Takes an exclusive lock on `path` (made if absent) that dies with its holder, or fails with
+  /// kUsage at once if another process has it.
   virtual Result<std::unique_ptr<FileLock>> Lock(const std::string& path) = 0;
 };
 

@@ -7,11 +7,12 @@
 #include "mergepipe/io/file.h"
 
 /// \file
-/// How an output directory comes into being: whole, synced, in one rename. One function owns the order.
+/// How an output directory comes into being: whole, synced, in one rename. One function owns the
+/// order.
 namespace mergepipe {
 
-/// Where the parts of one target live while it is made. All are beside the target, so that the rename stays
-/// within one filesystem.
+/// Where the parts of one target live while it is made. All are beside the target, so that the
+/// rename stays within one filesystem.
 struct StagingPaths {
   std::string target;   ///< absolute
   std::string parent;   ///< of the target
@@ -34,9 +35,9 @@ enum class PublishPoint {
 /// Called at each point; an error stops the publishing there, as a crash would.
 using PublishHook = std::function<Status(PublishPoint)>;
 
-/// Makes the finished staging directory the target. Every file in it must be synced already. Order: sync the staging
-/// directory (and `subdirectories` of it), rename (to a name that must not exist, or, with `overwrite`, in exchange with what is there),
-/// sync the parent, remove the old one.
+/// Makes the finished staging directory the target. Every file in it must be synced already. Order:
+/// sync the staging directory (and `subdirectories` of it), rename (to a name that must not exist,
+/// or, with `overwrite`, in exchange with what is there), sync the parent, remove the old one.
 Status PublishDirectory(FileSystem& files, const StagingPaths& paths,
                         const std::vector<std::string>& subdirectories, bool overwrite,
                         const PublishHook& hook = {});

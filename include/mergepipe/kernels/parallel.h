@@ -12,8 +12,9 @@ namespace mergepipe {
 /// Threads that this process may use: the cores in its affinity mask.
 int AvailableThreads();
 
-/// Calls body(i) for each i in [0, count), on up to `threads` threads, in no fixed order. All calls are made even if one fails; the
-/// error of the smallest i is returned. An exception (out of memory) becomes an error.
+/// Calls body(i) for each i in [0, count), on up to `threads` threads, in no fixed order. All calls
+/// are made even if one fails; the error of the smallest i is returned. An exception (out of
+/// memory) becomes an error.
 Status ParallelFor(uint64_t count, int threads, const std::function<Status(uint64_t)>& body);
 
 }  // namespace mergepipe

@@ -15,10 +15,10 @@ namespace mergepipe {
 /// What an expert gave to one tensor.
 struct ManifestSource {
   uint32_t expert = 0;
-  BlockSet blocks;             ///< read and merged
-  Hash128 read_hash;           ///< over the block hashes of what was read, in block order
-  NonFiniteCount nonfinite;    ///< in what was read
-  bool differs = false;        ///< an integer tensor that is not the base's
+  BlockSet blocks;           ///< read and merged
+  Hash128 read_hash;         ///< over the block hashes of what was read, in block order
+  NonFiniteCount nonfinite;  ///< in what was read
+  bool differs = false;      ///< an integer tensor that is not the base's
 
   bool operator==(const ManifestSource&) const = default;
 };
@@ -32,7 +32,8 @@ struct ManifestTensor {
   std::string file;  ///< in the output
   uint64_t blocks = 0;
   uint64_t touched_blocks = 0;
-  Hash128 hash;  ///< over the hashes of the output's blocks
+  Hash128 hash;       ///< over the hashes of the output's blocks
+  Hash128 base_hash;  ///< over the hashes of the base's blocks
   NonFiniteCount base_nonfinite;
   NonFiniteCount made_nonfinite;
   std::vector<ManifestSource> sources;  ///< experts that were read or compared
@@ -43,14 +44,16 @@ struct ManifestTensor {
 struct ManifestFile {
   std::string name;  ///< relative to the output directory
   uint64_t size = 0;
-  Hash128 hash;  ///< weight files: over the header's hash and the tensors' hashes in offset order; others: of the bytes
+  Hash128 hash;  ///< weight files: over the header's hash and the tensors' hashes in offset order;
+                 ///< others: of the bytes
 
   bool operator==(const ManifestFile&) const = default;
 };
 
 /// Bytes moved, by one rank or in total.
 struct IoCounts {
-  uint64_t probe_bytes_read = 0;   ///< expert bytes apart from merging: fingerprints, compared integer tensors
+  uint64_t probe_bytes_read =
+      0;  ///< expert bytes apart from merging: fingerprints, compared integer tensors
   uint64_t expert_bytes_read = 0;  ///< expert bytes to merge
   uint64_t base_bytes_read = 0;
   uint64_t output_bytes_written = 0;
@@ -67,7 +70,8 @@ struct RankIo {
   bool operator==(const RankIo&) const = default;
 };
 
-/// The record of a merge: what went in, what became of every tensor, and the hash of everything that came out.
+/// The record of a merge: what went in, what became of every tensor, and the hash of everything
+/// that came out.
 struct Manifest {
   std::string run_id;
   std::string model_id;
@@ -88,12 +92,13 @@ struct Manifest {
   bool operator==(const Manifest&) const = default;
 };
 
-/// Fills tensors, files and io from what was planned and what the ranks report; kInternal if the reports do not cover every block
-/// exactly once.
-Status RecordReports(const Plan& plan, const OutputLayout& layout, const std::vector<SliceReport>& reports,
-                     Manifest& manifest);
+/// Fills tensors, files and io from what was planned and what the ranks report; kInternal if the
+/// reports do not cover every block exactly once.
+Status RecordReports(const Plan& plan, const OutputLayout& layout,
+                     const std::vector<SliceReport>& reports, Manifest& manifest);
 
-/// A tensor's hash from those of its blocks, and a weight file's from its header and tensors (in offset order).
+/// A tensor's hash from those of its blocks, and a weight file's from its header and tensors (in
+/// offset order).
 Hash128 TensorHash(const std::vector<Hash128>& blocks);
 Hash128 WeightFileHash(const Hash128& header, const std::vector<Hash128>& tensors);
 

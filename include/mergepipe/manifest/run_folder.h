@@ -9,11 +9,13 @@
 
 namespace mergepipe {
 
-/// Facts about one execution that do not decide its bytes. meta.json, schema "mergepipe.meta/1", is written and never read:
+/// Facts about one execution that do not decide its bytes. meta.json, schema "mergepipe.meta/1", is
+/// written and never read:
 ///
 ///     run_id, version, started_at, finished_at (UTC), exit_status, command_line, out (absolute)
 ///     seconds    {plan, exec}
-///     ranks      [{rank, host, threads, merge_seconds, sync_seconds, peak_memory_bytes, expert_bytes_read, base_bytes_read,
+///     ranks      [{rank, host, threads, merge_seconds, sync_seconds, peak_memory_bytes,
+///     expert_bytes_read, base_bytes_read,
 ///                output_bytes_written}]
 struct RunMeta {
   std::string run_id;
@@ -28,11 +30,13 @@ struct RunMeta {
 };
 std::string SerializeMeta(const RunMeta& meta);
 
-/// The folder of one run, runs/<run_id>/, with plan.json, manifest.json and meta.json. Removed by the destructor unless kept.
+/// The folder of one run, runs/<run_id>/, with plan.json, manifest.json and meta.json. Removed by
+/// the destructor unless kept.
 class RunFolder {
  public:
   /// Makes runs/<wanted>, or runs/<wanted>_2, ... if that is taken.
-  static Result<RunFolder> Create(FileSystem& files, const std::string& runs_directory, const std::string& wanted);
+  static Result<RunFolder> Create(FileSystem& files, const std::string& runs_directory,
+                                  const std::string& wanted);
   ~RunFolder();
   RunFolder(RunFolder&& other) noexcept;
   RunFolder& operator=(RunFolder&&) = delete;

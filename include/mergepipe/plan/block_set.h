@@ -13,8 +13,8 @@ namespace mergepipe {
 
 /// A set of blocks of one tensor: a bitmap over [0, size()).
 ///
-/// Text form, the shorter of the two (ranges when equal): inclusive ranges "0-3,5", "" for none; or "x:" and two hex
-/// digits a byte, where block b is bit b % 8 of byte b / 8.
+/// Text form, the shorter of the two (ranges when equal): inclusive ranges "0-3,5", "" for none; or
+/// "x:" and two hex digits a byte, where block b is bit b % 8 of byte b / 8.
 class BlockSet {
  public:
   BlockSet() = default;
@@ -22,8 +22,12 @@ class BlockSet {
 
   uint64_t size() const { return size_; }
   void Add(BlockIndex block) { words_[block.value / 64] |= uint64_t{1} << (block.value % 64); }
-  void Remove(BlockIndex block) { words_[block.value / 64] &= ~(uint64_t{1} << (block.value % 64)); }
-  bool Contains(BlockIndex block) const { return (words_[block.value / 64] >> (block.value % 64)) & 1; }
+  void Remove(BlockIndex block) {
+    words_[block.value / 64] &= ~(uint64_t{1} << (block.value % 64));
+  }
+  bool Contains(BlockIndex block) const {
+    return (words_[block.value / 64] >> (block.value % 64)) & 1;
+  }
   uint64_t Count() const;
   bool Empty() const { return Count() == 0; }
   /// Adds all of `other`, which has the same size.

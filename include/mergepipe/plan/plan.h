@@ -25,15 +25,17 @@ enum class MismatchPolicy { kError, kBase, kDrop };
 struct PlanOptions {
   StrategyOptions strategy;
   std::string scoring = "uniform";
-  double top_p = 0.35;                   ///< largest share of output blocks that may be touched, in (0, 1]
-  std::optional<uint64_t> budget_bytes;  ///< of expert weights, for the whole command; none: unlimited
-  uint64_t block_size = 640'000;         ///< elements
-  std::optional<DType> out_dtype;        ///< of float tensors; none: as the base
-  /// A tensor whose selected expert bytes fit here is read once even if its strategy observes it first.
+  double top_p = 0.35;  ///< largest share of output blocks that may be touched, in (0, 1]
+  std::optional<uint64_t>
+      budget_bytes;                ///< of expert weights, for the whole command; none: unlimited
+  uint64_t block_size = 640'000;   ///< elements
+  std::optional<DType> out_dtype;  ///< of float tensors; none: as the base
+  /// A tensor whose selected expert bytes fit here is read once even if its strategy observes it
+  /// first.
   uint64_t resident_bytes = uint64_t{1280} * kMiB;
   bool allow_nonfinite = false;
   MismatchPolicy missing = MismatchPolicy::kError;  ///< an expert lacks a tensor: kError or kBase
-  MismatchPolicy extra = MismatchPolicy::kError;    ///< an expert has another tensor: kError or kDrop
+  MismatchPolicy extra = MismatchPolicy::kError;  ///< an expert has another tensor: kError or kDrop
 
   bool operator==(const PlanOptions&) const = default;
 };
@@ -53,8 +55,8 @@ enum class TensorRule {
 /// Where an expert's version of a tensor comes from.
 struct ExpertSource {
   bool present = false;
-  std::string name;            ///< in the expert; differs from the tensor's when a tied head is resolved
-  DType dtype = DType::kF32;   ///< as stored by the expert
+  std::string name;  ///< in the expert; differs from the tensor's when a tied head is resolved
+  DType dtype = DType::kF32;  ///< as stored by the expert
   bool operator==(const ExpertSource&) const = default;
 };
 
@@ -67,8 +69,8 @@ struct PlannedTensor {
   std::string reason;                 ///< of the rule, for people
   std::vector<ExpertSource> sources;  ///< one for each expert
   std::vector<BlockSet> selected;     ///< one for each expert
-  /// How often the selected blocks are read: once, or once more for each observation round if they do not fit
-  /// PlanOptions::resident_bytes.
+  /// How often the selected blocks are read: once, or once more for each observation round if they
+  /// do not fit PlanOptions::resident_bytes.
   uint32_t reads = 1;
   /// kBase only: the experts' bytes are read too, and compared with the base's.
   bool compare = false;
@@ -108,7 +110,8 @@ struct Plan {
   uint64_t compare_bytes = 0;
   uint64_t merge_bytes = 0;
 
-  // The selection problem and how well it was solved: scores taken, and the fractional-knapsack upper bound.
+  // The selection problem and how well it was solved: scores taken, and the fractional-knapsack
+  // upper bound.
   double objective = 0;
   double objective_bound = 0;
 

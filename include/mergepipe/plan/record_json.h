@@ -8,9 +8,10 @@
 #include "mergepipe/plan/plan.h"
 
 /// \file
-/// What the JSON records of a merge (plan.json, manifest.json) have in common. A record is canonical text: sorted keys, one space of
-/// indent, shortest round-trip numbers, a newline at the end; it states its own SHA-256, taken over its compact form without the fields that
-/// state it. So any changed byte shows.
+/// What the JSON records of a merge (plan.json, manifest.json) have in common. A record is
+/// canonical text: sorted keys, one space of indent, shortest round-trip numbers, a newline at the
+/// end; it states its own SHA-256, taken over its compact form without the fields that state it. So
+/// any changed byte shows.
 namespace mergepipe::record {
 
 using Json = nlohmann::json;
@@ -41,9 +42,9 @@ Json ToJson(TensorRule rule);
 
 /// How a kind of record names itself and its hash.
 struct Kind {
-  const char* name;       ///< "plan": "mergepipe.plan/1" is its schema
-  const char* hash_key;   ///< field with the SHA-256
-  const char* id_key;     ///< field with its first 16 digits, or null
+  const char* name;      ///< "plan": "mergepipe.plan/1" is its schema
+  const char* hash_key;  ///< field with the SHA-256
+  const char* id_key;    ///< field with its first 16 digits, or null
   std::string Schema() const { return std::string("mergepipe.") + name + "/1"; }
 };
 
@@ -51,8 +52,8 @@ struct Kind {
 std::string HashOf(const Kind& kind, Json json);
 /// The file's text, with schema and hash filled in.
 std::string ToText(const Kind& kind, Json json);
-/// Checks text, schema and hash, then calls `read`. kVerification if the text is damaged; kBadInput if it is of another version or
-/// does not hold together.
+/// Checks text, schema and hash, then calls `read`. kVerification if the text is damaged; kBadInput
+/// if it is of another version or does not hold together.
 Status ReadRecord(const Kind& kind, const std::string& text, const std::string& subject,
                   const std::function<void(const Json&)>& read);
 

@@ -56,24 +56,29 @@ struct MergeOutcome {
   std::vector<std::string> warnings;
 };
 
-/// Plans only: reads headers and fingerprints, writes nothing but the catalog's rows of the models and the plan. Not collective.
+/// Plans only: reads headers and fingerprints, writes nothing but the catalog's rows of the models
+/// and the plan. Not collective.
 Result<PlannedMerge> PlanMerge(FileSystem& files, const MergeOptions& options);
 
-/// The whole merge. Collective: every rank calls it with the same options; the outcome is rank 0's (elsewhere it is empty), an error is
-/// everyone's. On an error there is no output directory, no run folder and no staging directory.
-Result<MergeOutcome> RunMerge(FileSystem& files, Communicator& communicator, const MergeOptions& options);
+/// The whole merge. Collective: every rank calls it with the same options; the outcome is rank 0's
+/// (elsewhere it is empty), an error is everyone's. On an error there is no output directory, no
+/// run folder and no staging directory.
+Result<MergeOutcome> RunMerge(FileSystem& files, Communicator& communicator,
+                              const MergeOptions& options);
 
 struct ReplayOptions {
-  std::string run;      ///< a run id, or a run folder
+  std::string run;  ///< a run id, or a run folder
   std::string catalog;
-  MergeInputs inputs;   ///< paths to take instead of the registered ones; may be empty
+  MergeInputs inputs;  ///< paths to take instead of the registered ones; may be empty
   MergeTarget target;
   ExecLimits limits;
   std::vector<std::string> command_line;
 };
 
-/// Executes a stored plan again. The inputs must have the plan's fingerprints; every hash of the new output is compared with the stored
-/// manifest's before it is published (kVerification if one differs). Collective, as RunMerge.
-Result<MergeOutcome> RunReplay(FileSystem& files, Communicator& communicator, const ReplayOptions& options);
+/// Executes a stored plan again. The inputs must have the plan's fingerprints; every hash of the
+/// new output is compared with the stored manifest's before it is published (kVerification if one
+/// differs). Collective, as RunMerge.
+Result<MergeOutcome> RunReplay(FileSystem& files, Communicator& communicator,
+                               const ReplayOptions& options);
 
 }  // namespace mergepipe

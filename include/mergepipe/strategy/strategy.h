@@ -11,16 +11,16 @@
 #include "mergepipe/plan/strategy_options.h"
 
 /// \file
-/// What a merge computes for one tensor, apart from where the bytes come from and go to. A strategy is
-/// two-phase: it *observes* blocks in rounds and *finishes* each round, then *applies* to blocks.
-/// Block-local strategies have no rounds.
+/// What a merge computes for one tensor, apart from where the bytes come from and go to. A strategy
+/// is two-phase: it *observes* blocks in rounds and *finishes* each round, then *applies* to
+/// blocks. Block-local strategies have no rounds.
 ///
-/// All arithmetic is float32 on exactly converted inputs, without contraction, sums in expert order. The
-/// result must not depend on how blocks are spread over ranks and threads.
+/// All arithmetic is float32 on exactly converted inputs, without contraction, sums in expert
+/// order. The result must not depend on how blocks are spread over ranks and threads.
 namespace mergepipe {
 
-/// The deltas of one block, for the experts that are present in it, converted on demand: a block is read several
-/// times from its stored bytes, never held as float32.
+/// The deltas of one block, for the experts that are present in it, converted on demand: a block is
+/// read several times from its stored bytes, never held as float32.
 class BlockDeltas {
  public:
   virtual ~BlockDeltas() = default;
@@ -29,13 +29,14 @@ class BlockDeltas {
   virtual uint64_t size() const = 0;
   /// Present experts, ascending.
   virtual std::span<const ExpertIndex> experts() const = 0;
-  /// D_k = W_k - W0 in float32 for elements [begin, begin + out.size()) of the block; `slot` is a position in experts().
+  /// D_k = W_k - W0 in float32 for elements [begin, begin + out.size()) of the block; `slot` is a
+  /// position in experts().
   virtual void Delta(size_t slot, uint64_t begin, std::span<float> out) const = 0;
 };
 
-/// What a round of observation has seen so far. Merging must be associative over neighbouring ranges of blocks, so that the
-/// result does not depend on the partition: use integers, or keep floating-point values by block and add
-/// them in Finish.
+/// What a round of observation has seen so far. Merging must be associative over neighbouring
+/// ranges of blocks, so that the result does not depend on the partition: use integers, or keep
+/// floating-point values by block and add them in Finish.
 class TensorStatistics {
  public:
   virtual ~TensorStatistics() = default;
@@ -47,8 +48,8 @@ class TensorStatistics {
 /// Known of a tensor before any of its blocks is read.
 struct TensorContext {
   std::string_view name;
-  /// For each expert (all of them, in order): elements of its selected blocks in the whole tensor, blocks known equal to the base
-  /// included.
+  /// For each expert (all of them, in order): elements of its selected blocks in the whole tensor,
+  /// blocks known equal to the base included.
   std::span<const uint64_t> selected_elements;
 };
 
@@ -60,7 +61,8 @@ class TensorMerge {
   /// Statistics of no block, for round `round`.
   virtual std::unique_ptr<TensorStatistics> NewStatistics(int round) const = 0;
   /// kInternal if the bytes are not what Serialize gave (they come from another rank).
-  virtual Result<std::unique_ptr<TensorStatistics>> ParseStatistics(int round, std::string_view bytes) const = 0;
+  virtual Result<std::unique_ptr<TensorStatistics>> ParseStatistics(
+      int round, std::string_view bytes) const = 0;
   /// Adds one block to `statistics`.
   virtual void Observe(int round, const BlockDeltas& block, TensorStatistics& statistics) const = 0;
   /// Ends round `round` with the statistics of the whole tensor. Rounds come in order.
@@ -73,7 +75,8 @@ class TensorMerge {
 class Strategy {
  public:
   virtual ~Strategy() = default;
-  /// How often every selected block of a tensor must be observed before Apply; 0 for block-local ones.
+  /// How often every selected block of a tensor must be observed before Apply; 0 for block-local
+  /// ones.
   virtual int ObservationRounds() const = 0;
   virtual std::unique_ptr<TensorMerge> StartTensor(const TensorContext& tensor) const = 0;
 };
