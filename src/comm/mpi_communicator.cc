@@ -71,6 +71,7 @@ class MpiCommunicatorImpl final : public Communicator {
 
   void AnnounceFailure() override {
     Guarded([&] {
+      if (notified_) return;
       announced_ = true;
       for (int other = 0; other < world_.size(); ++other) {
         if (other != world_.rank()) notices_.push_back(world_.isend(other, kFailureTag));

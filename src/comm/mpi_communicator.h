@@ -11,7 +11,7 @@ namespace mergepipe {
 /// (Boost.MPI throws; the exception stops here).
 std::unique_ptr<Communicator> MpiCommunicator();
 
-/// The error of a rank as bytes for the other ranks, and back; empty for success.
+/// The error of a rank as bytes for the other ranks, and back.
 std::string SerializeStatus(const Status& status);
 Status ParseStatus(const std::string& bytes);
 

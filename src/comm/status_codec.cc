@@ -3,14 +3,33 @@
 #include <cereal/types/vector.hpp>
 #include <exception>
 #include <sstream>
+#include <stdexcept>
 #include <utility>
 
 #include "comm/mpi_communicator.h"
 
 namespace mergepipe {
 
+namespace {
+
+// Reads a length and refuses one that cannot be in `bytes`, before anything is allocated for it.
+uint64_t LoadSize(cereal::PortableBinaryInputArchive& archive, const std::string& bytes) {
+  cereal::size_type size = 0;
+  archive(cereal::make_size_tag(size));
+  if (size > bytes.size()) throw std::length_error("a length is over the message's");
+  return size;
+}
+
+std::string LoadText(cereal::PortableBinaryInputArchive& archive, const std::string& bytes) {
+  std::string text(LoadSize(archive, bytes), '\0');
+  archive(cereal::binary_data(text.data(), text.size()));
+  return text;
+}
+
+}  // namespace
+
 template <class Archive>
-void serialize(Archive& archive, Problem& problem) {
+void save(Archive& archive, const Problem& problem) {
   archive(problem.subject, problem.what, problem.remedy);
 }
 
@@ -19,7 +38,7 @@ std::string SerializeStatus(const Status& status) {
   {
     cereal::PortableBinaryOutputArchive archive(out);
     const bool ok = status.has_value();
-    archive(ok);
+    archive(static_cast<uint8_t>(ok));
     if (!ok) archive(static_cast<int32_t>(status.error().kind()), status.error().problems());
   }
   return std::move(out).str();
@@ -29,13 +48,23 @@ Status ParseStatus(const std::string& bytes) {
   try {
     std::istringstream in(bytes);
     cereal::PortableBinaryInputArchive archive(in);
-    bool ok = false;
-    archive(ok);
-    if (ok) return {};
+    uint8_t ok = 0;  // not a bool: a byte over 1 in one is undefined behaviour
     int32_t kind = 0;
     std::vector<Problem> problems;
-    archive(kind, problems);
-    if (kind >= 0 && kind <= static_cast<int32_t>(ErrorKind::kInternal) && !problems.empty()) {
+    archive(ok);
+    if (ok == 0) {
+      archive(kind);
+      for (uint64_t left = LoadSize(archive, bytes); left > 0; --left) {
+        Problem& problem = problems.emplace_back();
+        for (std::string* text : {&problem.subject, &problem.what, &problem.remedy}) {
+          *text = LoadText(archive, bytes);
+        }
+      }
+    }
+    const bool at_end = in.peek() == std::istringstream::traits_type::eof();
+    if (at_end && ok == 1) return {};
+    if (at_end && ok == 0 && kind >= 0 && kind <= static_cast<int32_t>(ErrorKind::kInternal) &&
+        !problems.empty()) {
       return Fail(static_cast<ErrorKind>(kind), std::move(problems));
     }
   } catch (const std::exception& e) {

@@ -281,6 +281,9 @@ class PosixFileSystemImpl final : public FileSystem {
  private:
   static Error OpenError(int error, const std::string& path) {
     if (error == ENOENT || error == ENOTDIR || error == ELOOP) return NotThere(path);
+    if (error == ENXIO || error == EISDIR) {
+      return Error(ErrorKind::kBadInput, path, "is not a regular file", "check the path");
+    }
     return SystemError(error, path, "open");
   }
 
@@ -298,8 +301,12 @@ class PosixFileSystemImpl final : public FileSystem {
     const auto length = Narrow<off_t>(size);
     if (!length) return Fail(ErrorKind::kBadInput, path, "would be larger than a file can be");
     if (*length == 0) return {};
-    if (::fallocate(fd, 0, 0, *length) == 0) return {};
-    if (errno == EOPNOTSUPP || errno == ENOSYS || errno == EINTR) {
+    int failed = 0;
+    do {
+      failed = ::fallocate(fd, 0, 0, *length);
+    } while (failed != 0 && errno == EINTR);
+    if (failed == 0) return {};
+    if (errno == EOPNOTSUPP || errno == ENOSYS) {
       if (::ftruncate(fd, *length) == 0) return {};
     }
     return tl::unexpected(SystemError(errno, path, "allocate " + std::to_string(size) + " bytes"));

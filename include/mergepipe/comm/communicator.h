@@ -29,7 +29,9 @@ class Communicator {
   virtual std::vector<std::string> Gather(std::string bytes) = 0;
   /// Collective: everyone's bytes, from rank 0's `parts` (one for each rank; ignored elsewhere).
   virtual std::string Scatter(std::vector<std::string> parts) = 0;
-  /// Point to point; `tag` in [0, 1000). Send may return before the message is received.
+  /// Point to point; `tag` in [0, 1000). Send may return before the message is received. Every
+  /// message must have been received before the next collective call, also by a rank that failed:
+  /// the sender waits for it there.
   virtual void Send(Rank to, int tag, std::string bytes) = 0;
   virtual std::string Receive(Rank from, int tag) = 0;
 

@@ -1,0 +1,96 @@
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <initializer_list>
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "mergepipe/comm/communicator.h"
+
+namespace mergepipe {
+namespace {
+
+// Starts each test without any launcher's variables and restores them after it.
+class DetectLauncherTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    for (const char* name :
+         {"OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_STEP_NUM_TASKS",
+          "SLURM_NTASKS", "SLURM_PROCID", "SLURM_JOB_ID"}) {
+      const char* value = std::getenv(name);
+      before_[name] = value == nullptr ? std::nullopt : std::optional<std::string>(value);
+      ::unsetenv(name);
+    }
+  }
+  void TearDown() override {
+    for (const auto& [name, value] : before_) {
+      if (value) {
+        ::setenv(name.c_str(), value->c_str(), 1);
+      } else {
+        ::unsetenv(name.c_str());
+      }
+    }
+  }
+  static void Set(std::initializer_list<std::pair<const char*, const char*>> variables) {
+    for (const auto& [name, value] : variables) ::setenv(name, value, 1);
+  }
+  static void Expect(bool launched, int rank, int size) {
+    const LaunchInfo info = DetectLauncher();
+    EXPECT_EQ(info.launched, launched);
+    EXPECT_EQ(info.rank, rank);
+    EXPECT_EQ(info.size, size);
+  }
+
+ private:
+  std::map<std::string, std::optional<std::string>> before_;
+};
+
+TEST_F(DetectLauncherTest, NoLauncher) { Expect(false, 0, 1); }
+
+TEST_F(DetectLauncherTest, Mpirun) {
+  Set({{"OMPI_COMM_WORLD_SIZE", "8"}, {"OMPI_COMM_WORLD_RANK", "3"}, {"PMIX_RANK", "5"}});
+  Expect(true, 3, 8);
+}
+
+TEST_F(DetectLauncherTest, MpirunOfOneRankIsALauncher) {
+  Set({{"OMPI_COMM_WORLD_SIZE", "1"}, {"OMPI_COMM_WORLD_RANK", "0"}});
+  Expect(true, 0, 1);
+}
+
+TEST_F(DetectLauncherTest, SrunWithPmix) {
+  Set({{"PMIX_RANK", "2"}, {"SLURM_STEP_NUM_TASKS", "4"}});
+  Expect(true, 2, 4);
+}
+
+TEST_F(DetectLauncherTest, ABatchScriptAloneIsNone) {
+  Set({{"SLURM_JOB_ID", "17"},
+       {"SLURM_NTASKS", "4"},
+       {"SLURM_PROCID", "0"},
+       {"SLURM_STEP_NUM_TASKS", "4"}});
+  Expect(false, 0, 1);
+}
+
+TEST_F(DetectLauncherTest, GarbageIsNone) {
+  for (const char* garbage : {"", "four", "4x", " 4", "99999999999"}) {
+    Set({{"OMPI_COMM_WORLD_SIZE", garbage}, {"PMIX_RANK", garbage}});
+    Expect(false, 0, 1);
+  }
+}
+
+TEST_F(DetectLauncherTest, ASessionWithoutALauncherIsLocal) {
+  const auto session = CommSession::Start();
+  ASSERT_TRUE(session);
+  EXPECT_EQ((*session)->communicator().size(), 1);
+  EXPECT_TRUE((*session)->communicator().is_root());
+}
+
+TEST(HostName, IsOneWord) {
+  EXPECT_FALSE(HostName().empty());
+  EXPECT_EQ(HostName().find_first_of(" \n"), std::string::npos);
+  EXPECT_EQ(HostName(), HostName().c_str());
+}
+
+}  // namespace
+}  // namespace mergepipe
