@@ -63,24 +63,30 @@ void serialize(Archive& ar, SliceReport& report) {
 namespace {
 
 // Portable: the ranks of a job may run on machines of different byte order.
+// The first four bytes say what follows.
+constexpr uint32_t kSliceTag = 0x43494c53;
+constexpr uint32_t kReportTag = 0x54504552;
+
 template <typename T>
-std::string ToBytes(const T& value) {
+std::string ToBytes(const T& value, uint32_t tag) {
   std::ostringstream out;
   {
     cereal::PortableBinaryOutputArchive archive(out);
-    archive(value);
+    archive(tag, value);
   }
   return std::move(out).str();
 }
 
 template <typename T>
-Result<T> FromBytes(const std::string& bytes, const char* what) {
+Result<T> FromBytes(const std::string& bytes, uint32_t tag, const char* what) {
   try {
     std::istringstream in(bytes);
     cereal::PortableBinaryInputArchive archive(in);
+    uint32_t found = 0;
+    archive(found);
     T value;
-    archive(value);
-    if (in.peek() == std::istringstream::traits_type::eof()) return value;
+    if (found == tag) archive(value);
+    if (found == tag && in.peek() == std::istringstream::traits_type::eof()) return value;
   } catch (const std::exception&) {
   }
   return Fail(ErrorKind::kInternal, what, "arrived damaged from another rank",
@@ -89,11 +95,13 @@ Result<T> FromBytes(const std::string& bytes, const char* what) {
 
 }  // namespace
 
-std::string SerializeSlice(const Slice& slice) { return ToBytes(slice); }
-Result<Slice> ParseSlice(const std::string& bytes) { return FromBytes<Slice>(bytes, "slice"); }
-std::string SerializeReport(const SliceReport& report) { return ToBytes(report); }
+std::string SerializeSlice(const Slice& slice) { return ToBytes(slice, kSliceTag); }
+Result<Slice> ParseSlice(const std::string& bytes) {
+  return FromBytes<Slice>(bytes, kSliceTag, "slice");
+}
+std::string SerializeReport(const SliceReport& report) { return ToBytes(report, kReportTag); }
 Result<SliceReport> ParseReport(const std::string& bytes) {
-  return FromBytes<SliceReport>(bytes, "report");
+  return FromBytes<SliceReport>(bytes, kReportTag, "report");
 }
 
 }  // namespace mergepipe

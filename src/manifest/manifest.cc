@@ -81,12 +81,16 @@ Result<ManifestTensor> RecordTensor(const Plan& plan, const PlannedTensor& tenso
   return record;
 }
 
-std::vector<std::vector<const PartReport*>> PartsByTensor(const Plan& plan,
-                                                          const std::vector<SliceReport>& reports) {
+Result<std::vector<std::vector<const PartReport*>>> PartsByTensor(
+    const Plan& plan, const std::vector<SliceReport>& reports) {
   std::vector<std::vector<const PartReport*>> parts(plan.tensors.size());
   for (const SliceReport& report : reports) {
     for (const PartReport& part : report.parts) {
-      if (part.tensor < parts.size()) parts[part.tensor].push_back(&part);
+      if (part.tensor >= parts.size()) {
+        return tl::unexpected(
+            Defect(std::to_string(part.tensor), "is reported, but not in the plan"));
+      }
+      parts[part.tensor].push_back(&part);
     }
   }
   for (auto& of_tensor : parts) {
@@ -126,7 +130,7 @@ Hash128 WeightFileHash(const Hash128& header, const std::vector<Hash128>& tensor
 
 Status RecordReports(const Plan& plan, const OutputLayout& layout,
                      const std::vector<SliceReport>& reports, Manifest& manifest) {
-  const auto parts = PartsByTensor(plan, reports);
+  MERGEPIPE_ASSIGN_OR_RETURN(const auto parts, PartsByTensor(plan, reports));
   std::vector<std::vector<Hash128>> hashes_by_file(layout.files.size());
   for (size_t t = 0; t < plan.tensors.size(); ++t) {
     const uint32_t file = layout.tensors[t].file;

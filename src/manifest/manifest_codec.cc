@@ -114,7 +114,7 @@ std::string ReadName(const Json& json) {
 
 std::vector<ManifestFile> ReadFiles(const Json& json) {
   std::vector<ManifestFile> files;
-  for (const Json& file : json) {
+  for (const Json& file : record::Array(json)) {
     files.push_back(
         {ReadName(file.at("name")), Unsigned(file.at("size")), record::Hash(file.at("hash"))});
   }
@@ -139,6 +139,7 @@ ManifestTensor ReadTensor(const Json& json, uint64_t block_size, size_t experts)
   tensor.reason = json.at("reason").get<std::string>();
   tensor.file = ReadName(json.at("file"));
   tensor.blocks = Unsigned(json.at("blocks"));
+  Require(tensor.blocks <= kMaxBlocks, "a tensor has too many blocks");
   Require(tensor.blocks == CeilDivide(*CheckedProduct(tensor.shape), block_size),
           "a number of blocks is wrong");
   tensor.touched_blocks = Unsigned(json.at("touched_blocks"));
@@ -146,7 +147,7 @@ ManifestTensor ReadTensor(const Json& json, uint64_t block_size, size_t experts)
   tensor.base_hash = record::Hash(json.at("base_hash"));
   tensor.base_nonfinite = ReadNonFinite(json.at("nonfinite").at("base"));
   tensor.made_nonfinite = ReadNonFinite(json.at("nonfinite").at("made"));
-  for (const Json& source : json.at("experts")) {
+  for (const Json& source : record::Array(json.at("experts"))) {
     tensor.sources.push_back(ReadTensorSource(source, tensor.blocks, experts));
   }
   return tensor;
@@ -162,7 +163,7 @@ void ReadAllIo(const Json& json, Manifest& manifest) {
   manifest.io = ReadIo(json);
   if (!json.at("budget_bytes").is_null()) manifest.budget_bytes = Unsigned(json.at("budget_bytes"));
   manifest.planned_expert_bytes = Unsigned(json.at("planned_expert_bytes"));
-  for (const Json& rank : json.at("by_rank")) {
+  for (const Json& rank : record::Array(json.at("by_rank"))) {
     manifest.by_rank.push_back(
         {rank.at("rank").get<int>(), rank.at("host").get<std::string>(), ReadIo(rank)});
   }
@@ -179,13 +180,13 @@ Manifest ReadManifest(const Json& json) {
           "block_size is out of range");
   manifest.base = record::Model(json.at("base"));
   manifest.experts = record::Models(json.at("experts"));
-  for (const Json& tensor : json.at("tensors")) {
+  for (const Json& tensor : record::Array(json.at("tensors"))) {
     manifest.tensors.push_back(ReadTensor(tensor, manifest.block_size, manifest.experts.size()));
   }
   manifest.dropped = record::Dropped(json.at("dropped"), manifest.experts.size());
   manifest.files = ReadFiles(json.at("files"));
   manifest.side_files = ReadFiles(json.at("side_files"));
-  for (const Json& file : json.at("left_out")) {
+  for (const Json& file : record::Array(json.at("left_out"))) {
     manifest.left_out.push_back(
         {file.at("name").get<std::string>(), file.at("reason").get<std::string>()});
   }

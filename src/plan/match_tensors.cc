@@ -11,10 +11,6 @@ namespace {
 constexpr std::string_view kHeadName = "lm_head.weight";
 constexpr std::string_view kEmbeddingNames[] = {"embed_tokens.weight", "wte.weight",
                                                 "word_embeddings.weight"};
-// Integer tensors are compared with the base's when all of them are at most this share of the
-// budget.
-constexpr uint64_t kCompareShare = 100;
-
 using TensorsByName = std::unordered_map<std::string_view, const TensorInfo*>;
 
 TensorsByName IndexByName(const ModelLayout& layout) {
@@ -157,17 +153,22 @@ Status MatchTensors(const PlanInput& input, Plan& plan) {
   return problems.ToStatus(ErrorKind::kBadInput);
 }
 
+uint64_t IntegerBytes(const Plan& plan) {
+  uint64_t bytes = 0;
+  for (const PlannedTensor& tensor : plan.tensors) {
+    if (IsFloat(tensor.dtype)) continue;
+    for (const ExpertSource& source : tensor.sources) {
+      if (source.present) bytes += tensor.elements() * DTypeSize(tensor.dtype);
+    }
+  }
+  return bytes;
+}
+
 Status ReserveFixedReads(const PlanInput& input, Plan& plan) {
   for (const ModelRecord* expert : input.experts)
     plan.fingerprint_bytes += FingerprintBytes(expert->layout);
 
-  uint64_t integer_bytes = 0;
-  for (const PlannedTensor& tensor : plan.tensors) {
-    if (IsFloat(tensor.dtype)) continue;
-    for (const ExpertSource& source : tensor.sources) {
-      if (source.present) integer_bytes += tensor.elements() * DTypeSize(tensor.dtype);
-    }
-  }
+  const uint64_t integer_bytes = IntegerBytes(plan);
   if (input.options.budget_bytes && integer_bytes > *input.options.budget_bytes / kCompareShare)
     return {};
   plan.compare_bytes = integer_bytes;

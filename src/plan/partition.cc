@@ -54,7 +54,7 @@ class Cutter {
     if (rank == ranks_) return {tensors, BlockIndex(0)};
     const uint64_t total = tensor_begin_.back();
     const uint64_t target = total / ranks_ * rank + total % ranks_ * rank / ranks_;
-    const uint64_t slack = total / ranks_ / 100;
+    const uint64_t slack = total / ranks_ / 200;  // a slice has two cuts
     const auto after = std::upper_bound(tensor_begin_.begin(), tensor_begin_.end(), target);
     if (after == tensor_begin_.end()) return {tensors, BlockIndex(0)};
     const auto tensor = static_cast<uint32_t>(after - tensor_begin_.begin() - 1);

@@ -15,6 +15,12 @@ Status MatchTensors(const PlanInput& input, Plan& plan);
 /// are compared with the base.
 Status ReserveFixedReads(const PlanInput& input, Plan& plan);
 
+/// Integer tensors are compared with the base's when all of them are at most this part of the
+/// budget.
+inline constexpr uint64_t kCompareShare = 100;
+/// Bytes of the experts' integer tensors.
+uint64_t IntegerBytes(const Plan& plan);
+
 /// Gives every candidate pair a score; which pass does it depends on options.scoring.
 using ScoringPass = Status (*)(const PlanInput& input, const Plan& plan, PairTable& pairs);
 struct ScoringRow {

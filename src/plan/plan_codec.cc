@@ -88,7 +88,7 @@ PlanOptions ReadOptions(const Json& json) {
   PlanOptions options;
   options.strategy.name = json.at("strategy").get<std::string>();
   options.strategy.density = Finite(json.at("density"), "density");
-  for (const Json& weight : json.at("weights"))
+  for (const Json& weight : record::Array(json.at("weights")))
     options.strategy.weights.push_back(Finite(weight, "weights"));
   options.strategy.lambda = Finite(json.at("lambda"), "lambda");
   options.strategy.seed = Unsigned(json.at("seed"), "seed");
@@ -130,14 +130,25 @@ PlannedTensor ReadTensor(const Json& json, uint64_t block_size, size_t experts) 
   Require(reads >= 1 && reads <= kMaxReads, "reads is out of range");
   tensor.reads = static_cast<uint32_t>(reads);
   tensor.compare = json.at("compare").get<bool>();
-  for (const Json& source : json.at("sources")) tensor.sources.push_back(ReadSource(source));
+  Require(tensor.Blocks(block_size) <= kMaxBlocks, "a tensor has too many blocks");
+  for (const Json& source : record::Array(json.at("sources")))
+    tensor.sources.push_back(ReadSource(source));
   Require(tensor.sources.size() == experts, "sources does not have one entry an expert");
-  for (const Json& text : json.at("selected")) {
+  for (const Json& text : record::Array(json.at("selected"))) {
     auto blocks = BlockSet::FromText(text.get_ref<const std::string&>(), tensor.Blocks(block_size));
     Require(blocks.has_value(), "a selection of tensor '" + tensor.name + "' is malformed");
     tensor.selected.push_back(std::move(*blocks));
   }
   Require(tensor.selected.size() == experts, "selected does not have one entry an expert");
+  const bool merges = tensor.rule == TensorRule::kMerge;
+  Require(!merges || IsFloat(tensor.dtype), "tensor '" + tensor.name + "' merges integers");
+  Require(IsFloat(tensor.dtype) ? IsFloat(tensor.out_dtype) : tensor.out_dtype == tensor.dtype,
+          "an out_dtype does not fit");
+  for (const ExpertSource& source : tensor.sources) {
+    Require(!source.present ||
+                (IsFloat(tensor.dtype) ? IsFloat(source.dtype) : source.dtype == tensor.dtype),
+            "the dtypes of tensor '" + tensor.name + "' do not fit");
+  }
   for (size_t k = 0; k < experts; ++k) {
     const bool allowed = tensor.sources[k].present && tensor.rule == TensorRule::kMerge;
     Require(allowed || tensor.selected[k].Empty(),
@@ -154,7 +165,7 @@ Plan ReadPlan(const Json& json) {
   Require(!plan.experts.empty(), "there are no experts");
   Require(plan.options.strategy.weights.size() == plan.experts.size(),
           "weights does not have one entry an expert");
-  for (const Json& tensor : json.at("tensors")) {
+  for (const Json& tensor : record::Array(json.at("tensors"))) {
     plan.tensors.push_back(ReadTensor(tensor, plan.options.block_size, plan.experts.size()));
   }
   plan.dropped = record::Dropped(json.at("dropped"), plan.experts.size());
@@ -162,6 +173,14 @@ Plan ReadPlan(const Json& json) {
   plan.fingerprint_bytes = Unsigned(planned.at("fingerprint_bytes"), "fingerprint_bytes");
   plan.compare_bytes = Unsigned(planned.at("compare_bytes"), "compare_bytes");
   plan.merge_bytes = Unsigned(planned.at("merge_bytes"), "merge_bytes");
+  uint64_t merge_bytes = 0;
+  for (const PlannedTensor& tensor : plan.tensors)
+    merge_bytes += tensor.SelectedBytes(plan.options.block_size) * tensor.reads;
+  Require(merge_bytes == plan.merge_bytes, "merge_bytes is not what the selection reads");
+  const auto fixed = CheckedAdd(plan.fingerprint_bytes, plan.compare_bytes);
+  const auto total = fixed ? CheckedAdd(*fixed, merge_bytes) : std::nullopt;
+  Require(total && (!plan.options.budget_bytes || *total <= *plan.options.budget_bytes),
+          "the planned bytes are over the budget");
   plan.objective = Finite(json.at("objective"), "objective");
   plan.objective_bound = Finite(json.at("objective_bound"), "objective_bound");
   return plan;

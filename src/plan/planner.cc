@@ -18,9 +18,23 @@ uint64_t CandidateBytes(const Plan& plan) {
   return bytes;
 }
 
+Status CheckPairCount(const PlanInput& input) {
+  uint64_t blocks = 0;
+  for (const TensorInfo& tensor : input.base->layout.tensors) {
+    blocks += CeilDivide(tensor.elements(), input.options.block_size);
+  }
+  if (blocks <= kMaxBlocks / input.experts.size()) return {};
+  const uint64_t factor = CeilDivide(blocks * input.experts.size(), kMaxBlocks);
+  return Fail(ErrorKind::kUsage, "--block-size",
+              std::to_string(input.options.block_size) + " makes " + std::to_string(blocks) +
+                  " blocks, too many to plan",
+              "give " + std::to_string(input.options.block_size * factor) + " or more");
+}
+
 }  // namespace
 
 Result<Plan> MakePlan(const PlanInput& input) {
+  MERGEPIPE_RETURN_IF_ERROR(CheckPairCount(input));
   Plan plan;
   plan.options = input.options;
   MERGEPIPE_RETURN_IF_ERROR(MatchTensors(input, plan));

@@ -16,7 +16,33 @@ std::string HashAsItIs(const Kind& kind, Json json) {
   return Sha256Hex(json.dump());
 }
 
+// Writing JSON recurses: a deep text would overflow the stack.
+bool TooDeep(const std::string& text) {
+  constexpr int kMaxDepth = 64;
+  int depth = 0;
+  bool in_string = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (in_string) {
+      if (c == '\\') ++i;
+      in_string = c != '"';
+    } else if (c == '"') {
+      in_string = true;
+    } else if (c == '[' || c == '{') {
+      if (++depth > kMaxDepth) return true;
+    } else if (c == ']' || c == '}') {
+      --depth;
+    }
+  }
+  return false;
+}
+
 }  // namespace
+
+const Json& Array(const Json& value) {
+  Require(value.is_array(), "an array is missing");
+  return value;
+}
 
 void Require(bool condition, const std::string& what) {
   if (!condition) throw Malformed(what);
@@ -53,7 +79,7 @@ bool Choice(const Json& value, const char* yes, const char* no) {
 
 std::vector<uint64_t> Shape(const Json& value) {
   std::vector<uint64_t> shape;
-  for (const Json& dimension : value) shape.push_back(Unsigned(dimension, "a shape"));
+  for (const Json& dimension : Array(value)) shape.push_back(Unsigned(dimension, "a shape"));
   const auto elements = CheckedProduct(shape);
   Require(elements && CheckedMultiply(*elements, 64).has_value(), "a shape overflows");
   return shape;
@@ -65,13 +91,13 @@ PlannedModel Model(const Json& value) {
 
 std::vector<PlannedModel> Models(const Json& value) {
   std::vector<PlannedModel> models;
-  for (const Json& model : value) models.push_back(Model(model));
+  for (const Json& model : Array(value)) models.push_back(Model(model));
   return models;
 }
 
 std::vector<DroppedTensor> Dropped(const Json& value, size_t experts) {
   std::vector<DroppedTensor> dropped;
-  for (const Json& tensor : value) {
+  for (const Json& tensor : Array(value)) {
     const uint64_t expert = Unsigned(tensor.at("expert"), "expert");
     Require(expert < experts, "dropped names an expert that is not there");
     dropped.push_back({static_cast<uint32_t>(expert), tensor.at("name").get<std::string>(),
@@ -123,6 +149,7 @@ Status ReadRecord(const Kind& kind, const std::string& text, const std::string& 
     return Fail(ErrorKind::kVerification, subject, what,
                 "the file was changed or damaged since it was written");
   };
+  if (TooDeep(text)) return damaged("is nested too deeply");
   const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (!json.is_object()) return damaged("is not a JSON object");
   try {

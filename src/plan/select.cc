@@ -13,7 +13,8 @@ uint64_t TouchableBlocks(double p, uint64_t n) {
   const double product = p * static_cast<double>(n);
   const double nearest = std::nearbyint(product);
   const bool whole = std::abs(product - nearest) <= 1e-9 * std::max(1.0, product);
-  return std::min(n, static_cast<uint64_t>(whole ? nearest : std::ceil(product)));
+  return std::min(
+      n, std::max<uint64_t>(1, static_cast<uint64_t>(whole ? nearest : std::ceil(product))));
 }
 
 struct RankedBlock {
@@ -89,15 +90,19 @@ bool FixedReadsFit(const Plan& plan) {
          plan.fingerprint_bytes + plan.compare_bytes <= *plan.options.budget_bytes;
 }
 
-Error BudgetTooSmall(const PlanInput& input, const Plan& plan, uint64_t smallest_pair) {
-  const uint64_t needed = plan.fingerprint_bytes + plan.compare_bytes + smallest_pair;
+// `smallest_charge`: what the cheapest pair costs, all its reads included.
+Error BudgetTooSmall(const PlanInput& input, const Plan& plan, uint64_t smallest_charge) {
+  const uint64_t fixed = plan.fingerprint_bytes + plan.compare_bytes;
+  uint64_t needed = CeilDivide(fixed + smallest_charge, kMiB);
+  // A larger budget may also compare the integer tensors.
+  const uint64_t uncompared = IntegerBytes(plan) - plan.compare_bytes;
+  if (uncompared <= needed * kMiB / kCompareShare)
+    needed = CeilDivide(fixed + smallest_charge + uncompared, kMiB);
   return Error(ErrorKind::kUsage, "--io-budget-mb",
                "a budget of " + FormatBytes(Bytes(*input.options.budget_bytes)) +
-                   " is too small to read a single block (" +
-                   FormatBytes(Bytes(plan.fingerprint_bytes + plan.compare_bytes)) +
+                   " is too small to read a single block (" + FormatBytes(Bytes(fixed)) +
                    " go to fingerprints and integer tensors)",
-               "give at least " + std::to_string((needed + kMiB - 1) / kMiB) +
-                   " MiB, or a smaller --block-size");
+               "give at least " + std::to_string(needed) + " MiB, or a smaller --block-size");
 }
 
 }  // namespace
@@ -159,7 +164,8 @@ Status SelectPairs(const PlanInput& input, const PairTable& pairs, Plan& plan) {
   }
   plan.merge_bytes = spending.spent();
   if (!FixedReadsFit(plan) || (!order.empty() && plan.merge_bytes == 0)) {
-    return tl::unexpected(BudgetTooSmall(input, plan, smallest));
+    const uint64_t charge = smallest * ReadsFor(plan.options, input.observation_rounds, smallest);
+    return tl::unexpected(BudgetTooSmall(input, plan, charge));
   }
   for (PlannedTensor& tensor : plan.tensors) {
     tensor.reads = ReadsFor(plan.options, input.observation_rounds,

@@ -59,6 +59,7 @@ Result<ExecuteRequest> PlanOnRoot(FileSystem& files, const MergeOptions& options
   MERGEPIPE_RETURN_IF_ERROR(CheckTargetOptions(files, options.target));
   MERGEPIPE_ASSIGN_OR_RETURN(Planned planned, PlanFromInputs(files, options));
   MERGEPIPE_RETURN_IF_ERROR(Staging::CheckTarget(files, options.target, planned.inputs.Paths()));
+  MERGEPIPE_RETURN_IF_ERROR(CheckSideFiles(files, planned.inputs.base.record.layout));
   MERGEPIPE_RETURN_IF_ERROR(RememberPlan(options, planned));
   request.planned = std::move(planned.merge);
   request.inputs = std::move(planned.inputs);

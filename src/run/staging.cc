@@ -110,6 +110,20 @@ Status Staging::Publish(bool overwrite, const PublishHook& hook) {
   return {};
 }
 
+Status CheckSideFiles(FileSystem& files, const ModelLayout& base) {
+  if (!base.is_directory) return {};
+  MERGEPIPE_ASSIGN_OR_RETURN(const SideFiles side, ListSideFiles(files, base.directory));
+  ProblemList problems;
+  const auto check = [&](const std::string& path) {
+    if (!IsUtf8(path))
+      problems.Add(JoinPath(base.directory, path), "has a name that is not UTF-8",
+                   "rename or remove it");
+  };
+  for (const SideFile& file : side.copied) check(file.path);
+  for (const LeftOutFile& file : side.left_out) check(file.path);
+  return problems.ToStatus(ErrorKind::kBadInput);
+}
+
 Status AddSideFiles(FileSystem& files, const ModelLayout& base, const OutputLayout& layout,
                     std::optional<DType> out_dtype, Staging& staging, Manifest& manifest) {
   const auto add = [&](const std::string& name, const std::string& text) -> Status {

@@ -47,6 +47,9 @@ class Staging {
   bool created_ = false;
 };
 
+/// Checks that the base's side files can be copied and recorded, before any weights are read.
+Status CheckSideFiles(FileSystem& files, const ModelLayout& base);
+
 /// Copies the base's side files into the staging directory, config.json with the output's dtype,
 /// and the index; fills side_files and left_out of the manifest.
 Status AddSideFiles(FileSystem& files, const ModelLayout& base, const OutputLayout& layout,

@@ -7,9 +7,7 @@
 namespace mergepipe {
 namespace {
 
-Result<ModelConfig> Parse(std::string_view json) {
-  return ParseModelConfig(json, "config.json");
-}
+Result<ModelConfig> Parse(std::string_view json) { return ParseModelConfig(json, "config.json"); }
 
 TEST(ModelConfig, ReadsTiedEmbeddings) {
   EXPECT_EQ(*Parse("{}"), (ModelConfig{true, false, ""}));

@@ -263,9 +263,7 @@ TEST_F(SafetensorsFileTest, ReadsAFile) {
   EXPECT_EQ(file->header.entries.size(), 2u);
 }
 
-TEST_F(SafetensorsFileTest, AcceptsAFileWithoutTensors) {
-  EXPECT_TRUE(Read(WithLength("{}")));
-}
+TEST_F(SafetensorsFileTest, AcceptsAFileWithoutTensors) { EXPECT_TRUE(Read(WithLength("{}"))); }
 
 TEST_F(SafetensorsFileTest, RefusesAFileCutAtAnyLength) {
   const std::string bytes =

@@ -22,8 +22,8 @@ struct PlanSlice {
 
 /// Cuts the plan's blocks into `ranks` contiguous slices of near-equal cost, in order. The cost of
 /// a block is the bytes read (base, and each selected expert as often as it is read) plus the bytes
-/// written. Cuts fall on block boundaries, and on a tensor's boundary where one is within 1 % of a
-/// share. Every block is in exactly one slice; a slice may be empty.
+/// written. Cuts fall on block boundaries, and on a tensor's boundary where one is within 0.5 % of
+/// a share. Every block is in exactly one slice; a slice may be empty.
 std::vector<PlanSlice> PartitionPlan(const Plan& plan, int ranks);
 
 /// The cost of the blocks in a range, in bytes.

@@ -18,6 +18,10 @@ namespace mergepipe {
 /// Largest --block-size, in elements: a rank holds some blocks of every expert at a time.
 inline constexpr uint64_t kMaxBlockSize = uint64_t{1} << 24;
 
+/// Most (block, expert) pairs of a plan, and so most blocks of a tensor: what planning can hold in
+/// memory. 405B parameters and 20 experts make 13 million pairs at the default block size.
+inline constexpr uint64_t kMaxBlocks = uint64_t{1} << 26;
+
 /// What to do with a tensor that one input has and another lacks.
 enum class MismatchPolicy { kError, kBase, kDrop };
 

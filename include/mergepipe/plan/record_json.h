@@ -22,6 +22,8 @@ struct Malformed : std::runtime_error {
 };
 void Require(bool condition, const std::string& what);
 
+/// The value itself, which must be an array.
+const Json& Array(const Json& value);
 uint64_t Unsigned(const Json& value, const char* what);
 double Finite(const Json& value, const char* what);
 Hash128 Hash(const Json& value);

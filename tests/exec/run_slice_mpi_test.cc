@@ -1,0 +1,194 @@
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <functional>
+
+#include "exec/exec_fixture.h"
+
+/// \file
+/// The same merge on several ranks, and what becomes of the others when one fails. All ranks run
+/// all cases; checks that end a case early stand only after its last collective call.
+namespace mergepipe {
+namespace {
+
+using namespace test;
+
+Communicator* communicator = nullptr;
+
+// Rank 0's directory, in which all ranks work.
+class SharedDirectory {
+ public:
+  SharedDirectory() {
+    if (communicator->is_root()) own_ = std::make_unique<TempDirectory>();
+    if (own_) path_ = own_->path();
+    communicator->Broadcast(path_);
+  }
+  ~SharedDirectory() { Wait(); }
+  SharedDirectory(const SharedDirectory&) = delete;
+  SharedDirectory& operator=(const SharedDirectory&) = delete;
+
+  static void Wait() { EXPECT_TRUE(communicator->Agree({}).has_value()); }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::unique_ptr<TempDirectory> own_;
+  std::string path_;
+};
+
+using Model = std::function<TestModel(uint64_t seed)>;
+
+// One tensor of nearly all the bytes, so that every rank makes a part of it, between two small
+// ones.
+TestModel OneLargeTensor(uint64_t seed) {
+  return {MakeTensor("first", DType::kBF16, {50}, seed),
+          MakeTensor("large", DType::kBF16, {8001}, seed + 1),
+          MakeTensor("last", DType::kBF16, {50}, seed + 2)};
+}
+
+// Several ranks share several tensors, each with the next one.
+TestModel FiveTensors(uint64_t seed) {
+  TestModel model;
+  for (uint64_t t = 0; t < 5; ++t)
+    model.push_back(MakeTensor("t" + std::to_string(t), DType::kF32, {1999}, seed + t));
+  return model;
+}
+
+// Every rank makes tensors of its own, for 1, 2 and 4 ranks.
+TestModel FourTensors(uint64_t seed) {
+  TestModel model;
+  for (uint64_t t = 0; t < 4; ++t)
+    model.push_back(MakeTensor("t" + std::to_string(t), DType::kF32, {2000}, seed + t));
+  return model;
+}
+
+TestMerge Prepare(const std::string& directory, const Model& model, const char* strategy,
+                  uint64_t resident) {
+  if (communicator->is_root()) WriteModels(directory, model(1), {model(11), model(21), model(31)});
+  SharedDirectory::Wait();
+  PlanOptions options;
+  options.strategy.name = strategy;
+  options.strategy.density = 0.3;
+  options.block_size = 64;
+  options.top_p = 0.8;
+  options.resident_bytes = resident;
+  TestMerge merge = PlanMerge(directory, 3, options);
+  if (communicator->is_root()) merge.Stage();
+  SharedDirectory::Wait();
+  return merge;
+}
+
+Slice MySlice(const TestMerge& merge) {
+  return merge.Slices(communicator->size())[static_cast<size_t>(communicator->rank().value)];
+}
+bool IsLast() { return communicator->rank().value == communicator->size() - 1; }
+
+void ExpectSameBytes(const Model& model, const char* strategy, uint64_t resident) {
+  const SharedDirectory directory;
+  const TestMerge merge = Prepare(directory.path(), model, strategy, resident);
+  const Slice slice = MySlice(merge);
+  const auto report = RunSlice(PosixFileSystem(), *communicator, slice, kAmple);
+  EXPECT_TRUE(report.has_value()) << report.error().ToString();
+  if (report) {
+    EXPECT_EQ(report->expert_bytes_read, slice.merge_share);
+  }
+  SharedDirectory::Wait();
+  if (!communicator->is_root()) return;
+  const std::string together = ReadBytes(merge.OutputPath());
+  const auto alone = RunAlone(merge);
+  ASSERT_TRUE(alone.has_value()) << alone.error().ToString();
+  EXPECT_TRUE(together == *alone) << strategy;
+}
+
+constexpr uint64_t kAllResident = uint64_t{1} << 30;
+
+TEST(RunSliceMpi, ATensorSharedByAllRanksGivesTheSameBytes) {
+  const SharedDirectory directory;
+  const TestMerge merge = Prepare(directory.path(), OneLargeTensor, "ties", kAllResident);
+  for (const TensorPart& part : MySlice(merge).parts) {
+    if (part.name != "large") continue;
+    EXPECT_EQ(part.first_rank, 0);
+    EXPECT_EQ(part.last_rank, communicator->size() - 1);
+  }
+  for (const char* strategy : {"avg", "ties", "dare"}) {
+    for (const uint64_t resident : {uint64_t{0}, kAllResident})
+      ExpectSameBytes(OneLargeTensor, strategy, resident);
+  }
+}
+
+TEST(RunSliceMpi, TensorsSharedByNeighboursGiveTheSameBytes) {
+  for (const char* strategy : {"avg", "ties"}) {
+    for (const uint64_t resident : {uint64_t{0}, kAllResident})
+      ExpectSameBytes(FiveTensors, strategy, resident);
+  }
+}
+
+// `damage` hits the last rank's slice; all ranks must end soon, with its error.
+void ExpectAllFail(const Model& model, const char* strategy, uint64_t resident,
+                   const std::function<void(Slice&)>& damage, ErrorKind kind,
+                   const std::string& says) {
+  const SharedDirectory directory;
+  const TestMerge merge = Prepare(directory.path(), model, strategy, resident);
+  Slice slice = MySlice(merge);
+  if (IsLast()) damage(slice);
+  const auto start = std::chrono::steady_clock::now();
+  const auto report = RunSlice(PosixFileSystem(), *communicator, slice, kAmple);
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+  EXPECT_LT(seconds.count(), 10);
+  std::string error = report ? "no error" : report.error().ToString();
+  EXPECT_TRUE(Says(error, says));
+  if (!report) {
+    EXPECT_EQ(report.error().kind(), kind);
+  }
+  if (communicator->size() > 1) {
+    EXPECT_TRUE(Says(error, "[rank " + std::to_string(communicator->size() - 1) + ","));
+  }
+  const std::string mine = error;
+  communicator->Broadcast(error);
+  EXPECT_EQ(mine, error);
+}
+
+void LoseExpert(Slice& slice) { slice.expert_files[1][0].path += ".gone"; }
+
+TEST(RunSliceMpi, AMissingFileOnOneRankEndsAll) {
+  for (const Model& model : {Model(OneLargeTensor), Model(FiveTensors), Model(FourTensors)}) {
+    for (const char* strategy : {"avg", "ties"}) {
+      ExpectAllFail(model, strategy, kAllResident, LoseExpert, ErrorKind::kBadInput,
+                    "e1.safetensors.gone");
+    }
+  }
+}
+
+// The share runs out in the first observation, in the second, and in the merge.
+TEST(RunSliceMpi, AFailureInAnyRoundEndsAll) {
+  for (const Model& model : {Model(OneLargeTensor), Model(FiveTensors)}) {
+    for (const double part : {0.1, 0.5, 0.999}) {
+      const auto cut = [part](Slice& slice) {
+        slice.merge_share = static_cast<uint64_t>(part * static_cast<double>(slice.merge_share));
+      };
+      ExpectAllFail(model, "ties", 0, cut, ErrorKind::kInternal, ".safetensors");
+    }
+  }
+}
+
+TEST(RunSliceMpi, TooLittleMemoryOnOneRankEndsAll) {
+  const SharedDirectory directory;
+  const TestMerge merge = Prepare(directory.path(), OneLargeTensor, "ties", kAllResident);
+  const ExecLimits limits = IsLast() ? ExecLimits{1, kMiB} : kAmple;
+  const auto report = RunSlice(PosixFileSystem(), *communicator, MySlice(merge), limits);
+  ASSERT_FALSE(report.has_value());
+  EXPECT_EQ(report.error().kind(), ErrorKind::kNoSpace);
+}
+
+// An error is forgotten: the next merge goes well.
+TEST(RunSliceMpi, AMergeAfterAFailureSucceeds) { ExpectSameBytes(FiveTensors, "ties", 0); }
+
+}  // namespace
+}  // namespace mergepipe
+
+int main(int argc, char** argv) {
+  ::testing::InitGoogleTest(&argc, argv);
+  auto session = mergepipe::CommSession::Start();
+  if (!session) return 1;
+  mergepipe::communicator = &(*session)->communicator();
+  return RUN_ALL_TESTS();
+}
