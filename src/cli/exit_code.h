@@ -32,6 +32,6 @@ constexpr ExitCode ExitCodeOf(ErrorKind kind) {
 inline constexpr const char* kExitCodeHelp =
     "Exit codes: 0 done; 2 usage; 3 bad or changed input; 4 not enough space or memory; 5 I/O "
     "error;\n"
-    "6 verification failed; 75 interrupted, run the same command again; 70 internal error.";
+    "6 verification failed; 75 interrupted, run the same command again; 70 internal error.\n";
 
 }  // namespace mergepipe

@@ -38,6 +38,7 @@ struct MergeCommand {
                                RunMerge(*context.files, *context.communicator, options));
     if (!context.communicator->is_root()) return {};
     PrintWarnings(outcome.warnings);
+    for (const RankIo& rank : outcome.manifest.by_rank) LogInfo(DescribeRank(rank));
     Print(json ? RenderMergeJson(options, outcome) : RenderMerge(options, outcome));
     return {};
   }
@@ -82,7 +83,7 @@ RunCommand AddPlan(CLI::App& app) {
 RunCommand AddReplay(CLI::App& app) {
   const auto command = std::make_shared<ReplayCommand>();
   ReplayOptions& options = command->options;
-  app.add_option("run", options.run, "run id, or run folder")->required();
+  app.add_option("run", options.run, "run id, run folder, or the output of a run")->required();
   app.add_option("--out", options.target.directory, "output directory")->required();
   app.add_option("--base", options.inputs.base, "path of the base [the registered one]");
   app.add_option("--experts", options.inputs.experts,

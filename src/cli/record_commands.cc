@@ -83,7 +83,7 @@ RunCommand AddVerify(CLI::App& app) {
 
 RunCommand AddExplain(CLI::App& app) {
   const auto command = std::make_shared<ExplainCommand>();
-  app.add_option("run", command->run, "run id, or run folder")->required();
+  app.add_option("run", command->run, "run id, run folder, or the output of a run")->required();
   app.add_option("--tensor", command->tensor, "what became of one tensor, and why");
   app.add_flag("--json", command->json, "print plan and manifest as JSON");
   AddCatalogOption(app, command->places.catalog);

@@ -16,6 +16,9 @@ std::string RenderMergeJson(const MergeOptions& options, const MergeOutcome& out
 /// given.
 std::string OkLine(const std::string& target, const MergeOutcome& outcome);
 
+/// What one rank moved, on one line.
+std::string DescribeRank(const RankIo& rank);
+
 std::string RenderPlan(const PlannedMerge& planned);
 
 std::string RenderRun(const StoredRun& run);

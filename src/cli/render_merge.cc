@@ -90,6 +90,14 @@ std::string RenderMergeJson(const MergeOptions& options, const MergeOutcome& out
   return json.dump(1) + "\n";
 }
 
+std::string DescribeRank(const RankIo& rank) {
+  return fmt::format(
+      "rank {} on {}: expert bytes {} to merge and {} to compare, base {}, written {}", rank.rank,
+      rank.host, FormatBytes(Bytes(rank.io.expert_bytes_read)),
+      FormatBytes(Bytes(rank.io.probe_bytes_read)), FormatBytes(Bytes(rank.io.base_bytes_read)),
+      FormatBytes(Bytes(rank.io.output_bytes_written)));
+}
+
 std::string RenderPlan(const PlannedMerge& planned) {
   const Plan& plan = planned.plan;
   const uint64_t all = CandidateBytes(plan);

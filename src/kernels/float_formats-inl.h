@@ -32,7 +32,7 @@ HWY_INLINE float RoundToOdd(double value) {
   const double magnitude = __builtin_fabs(value);
   const double rounded = __builtin_fabs(static_cast<double>(nearest));
   const uint32_t away = rounded > magnitude ? 1 : 0;
-  const uint32_t inexact = (rounded > magnitude) | (rounded < magnitude) ? 1 : 0;
+  const uint32_t inexact = ((rounded > magnitude) | (rounded < magnitude)) ? 1 : 0;
   return AsFloat((AsBits(nearest) - away) | inexact);
 }
 

@@ -171,7 +171,8 @@ void ReadAllIo(const Json& json, Manifest& manifest) {
 
 Manifest ReadManifest(const Json& json) {
   Manifest manifest;
-  manifest.run_id = json.at("run_id").get<std::string>();
+  manifest.run_id = ReadName(json.at("run_id"));  // it becomes a part of a path
+  Require(manifest.run_id.find('/') == std::string::npos, "run_id is not a plain name");
   manifest.model_id = json.at("model_id").get<std::string>();
   manifest.plan_hash = json.at("plan_hash").get<std::string>();
   Require(json.at("plan_id") == PlanIdOf(manifest.plan_hash), "plan_id is not that of plan_hash");

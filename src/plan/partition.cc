@@ -18,13 +18,24 @@ TensorRange WholeTensor(const Plan& plan, uint32_t tensor) {
   return {tensor, BlockIndex(0), BlockIndex(plan.tensors[tensor].Blocks(plan.options.block_size))};
 }
 
+// RangeCost of one block, without looking at the others.
+uint64_t BlockCost(const Plan& plan, const PlannedTensor& tensor, BlockIndex block) {
+  uint64_t per_element = DTypeSize(tensor.dtype) + DTypeSize(tensor.out_dtype);
+  for (size_t k = 0; k < tensor.sources.size(); ++k) {
+    const uint64_t size = DTypeSize(tensor.sources[k].dtype);
+    if (tensor.selected[k].Contains(block)) per_element += size * tensor.reads;
+    if (tensor.compare && tensor.sources[k].present) per_element += size;
+  }
+  return per_element * tensor.BlockElements(block, plan.options.block_size);
+}
+
 // The first block of `tensor` whose end reaches `cost` (measured from the tensor's start), rounded
 // to the nearer boundary.
 BlockIndex CutInside(const Plan& plan, uint32_t tensor, uint64_t cost) {
   const TensorRange whole = WholeTensor(plan, tensor);
   uint64_t sum = 0;
   for (BlockIndex block(0); block < whole.end; ++block) {
-    const uint64_t block_cost = RangeCost(plan, {tensor, block, BlockIndex(block.value + 1)});
+    const uint64_t block_cost = BlockCost(plan, plan.tensors[tensor], block);
     if (sum + block_cost >= cost)
       return cost - sum < block_cost - (cost - sum) ? block : BlockIndex(block.value + 1);
     sum += block_cost;

@@ -13,12 +13,23 @@ Result<bool> HasPlan(FileSystem& files, const std::string& directory) {
   return files.Exists(JoinPath(directory, kPlanName));
 }
 
+// The run that made the output directory `run`; otherwise `run` itself.
+Result<std::string> RunOfOutput(FileSystem& files, const std::string& run) {
+  const std::string path = JoinPath(run, kManifestName);
+  MERGEPIPE_ASSIGN_OR_RETURN(const bool is_output, files.Exists(path));
+  if (!is_output) return run;
+  MERGEPIPE_ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(files, path, kMaxRecordBytes));
+  MERGEPIPE_ASSIGN_OR_RETURN(const Manifest manifest, ParseManifest(text, path));
+  return manifest.run_id;
+}
+
 }  // namespace
 
 Result<std::string> FindRunFolder(FileSystem& files, Catalog* catalog,
-                                  const std::string& runs_directory, const std::string& run) {
-  MERGEPIPE_ASSIGN_OR_RETURN(const bool is_folder, HasPlan(files, run));
-  if (is_folder) return run;
+                                  const std::string& runs_directory, const std::string& argument) {
+  MERGEPIPE_ASSIGN_OR_RETURN(const bool is_folder, HasPlan(files, argument));
+  if (is_folder) return argument;
+  MERGEPIPE_ASSIGN_OR_RETURN(const std::string run, RunOfOutput(files, argument));
   std::vector<std::string> ids;
   if (catalog != nullptr) {
     MERGEPIPE_ASSIGN_OR_RETURN(const auto record, catalog->FindRun(run));
@@ -32,9 +43,9 @@ Result<std::string> FindRunFolder(FileSystem& files, Catalog* catalog,
   MERGEPIPE_ASSIGN_OR_RETURN(const bool there, HasPlan(files, in_runs));
   if (there) return in_runs;
   const auto nearest = NearestName(run, ids);
-  return Fail(ErrorKind::kBadInput, run, "is neither a run folder nor a known run",
+  return Fail(ErrorKind::kBadInput, run, "is neither a known run nor a run folder or output",
               nearest ? "did you mean " + Quote(*nearest) + "?"
-                      : "give a run id, or the path of its folder (see --runs-dir and --db)");
+                      : "give a run id, its folder, or the output (see --runs-dir and --db)");
 }
 
 Result<StoredRun> LoadRun(FileSystem& files, const RecordPlaces& places, const std::string& run) {

@@ -8,10 +8,10 @@
 
 namespace mergepipe {
 
-/// The folder of a run: `run` itself if it is a path with a plan.json in it, else what the catalog
-/// (may be null) knows, else runs_directory/<run>. kBadInput naming the nearest known run if there
-/// is none.
+/// The folder of a run, which `argument` names: the folder itself (it has a plan.json), the output
+/// directory (its manifest names the run), or the run's id, looked up in the catalog (may be null)
+/// and under runs_directory. kBadInput naming the nearest known run if there is none.
 Result<std::string> FindRunFolder(FileSystem& files, Catalog* catalog,
-                                  const std::string& runs_directory, const std::string& run);
+                                  const std::string& runs_directory, const std::string& argument);
 
 }  // namespace mergepipe

@@ -10,8 +10,8 @@
 namespace mergepipe {
 
 std::span<const StrategyRow> StrategyTable() {
-  static const StrategyRow table[] = {kTiesRow, kAvgRow, kDareRow};
-  return table;
+  static const StrategyRow kTable[] = {kTiesRow, kAvgRow, kDareRow};
+  return kTable;
 }
 
 Result<const StrategyRow*> FindStrategy(std::string_view name) {

@@ -26,7 +26,7 @@ struct StoredRun {
   std::string manifest_text;
 };
 
-/// `run` is a run id or a run folder.
+/// `run` is a run id, a run folder or the output directory of a run.
 Result<StoredRun> LoadRun(FileSystem& files, const RecordPlaces& places, const std::string& run);
 
 struct VerifyOutcome {
