@@ -328,7 +328,10 @@ class PosixFileSystemImpl final : public FileSystem {
   Status ExchangeByHand(const std::string& from, const std::string& to) {
     const std::string aside = from + ".old";
     MERGEPIPE_RETURN_IF_ERROR(PlainRename(to, aside));
-    MERGEPIPE_RETURN_IF_ERROR(PlainRename(from, to));
+    if (const Status moved = PlainRename(from, to); !moved) {
+      static_cast<void>(PlainRename(aside, to));  // the first error is the one to report
+      return moved;
+    }
     return PlainRename(aside, from);
   }
 };

@@ -14,7 +14,7 @@ StagingPaths StagingPaths::For(const std::string& target, const std::string& pla
 
 Status PublishDirectory(FileSystem& files, const StagingPaths& paths,
                         const std::vector<std::string>& subdirectories, bool overwrite,
-                        const PublishHook& hook) {
+                        const PublishHook& hook, bool* renamed) {
   const auto reach = [&](PublishPoint point) { return hook ? hook(point) : Status(); };
 
   MERGEPIPE_RETURN_IF_ERROR(reach(PublishPoint::kBeforeDirectorySync));
@@ -31,6 +31,7 @@ Status PublishDirectory(FileSystem& files, const StagingPaths& paths,
   }
   MERGEPIPE_RETURN_IF_ERROR(files.Rename(
       paths.staging, paths.target, there ? RenameMode::kExchange : RenameMode::kMustNotExist));
+  if (renamed != nullptr) *renamed = true;
 
   MERGEPIPE_RETURN_IF_ERROR(
       reach(there ? PublishPoint::kAfterExchange : PublishPoint::kAfterRename));

@@ -120,20 +120,27 @@ void WarnOfIntegers(const Manifest& manifest, std::vector<std::string>& warnings
   }
 }
 
-// Everything after the last weight is written: manifest, side files, run folder, rename, catalog.
-Status Finish(FileSystem& files, RootState& state, const std::vector<std::string>& report_bytes,
-              std::chrono::steady_clock::time_point start, MergeOutcome& outcome) {
-  const ExecuteRequest& request = state.request;
+Result<std::vector<SliceReport>> ParseReports(const std::vector<std::string>& report_bytes) {
   std::vector<SliceReport> reports;
   for (const std::string& bytes : report_bytes) {
     MERGEPIPE_ASSIGN_OR_RETURN(SliceReport report, ParseReport(bytes));
     reports.push_back(std::move(report));
   }
-  MERGEPIPE_RETURN_IF_ERROR(CheckUnchanged(files, request.inputs.base.record.layout));
-  for (const ResolvedModel& expert : request.inputs.experts) {
+  return reports;
+}
+
+Status CheckInputsUnchanged(FileSystem& files, const ResolvedInputs& inputs) {
+  MERGEPIPE_RETURN_IF_ERROR(CheckUnchanged(files, inputs.base.record.layout));
+  for (const ResolvedModel& expert : inputs.experts) {
     MERGEPIPE_RETURN_IF_ERROR(CheckUnchanged(files, expert.record.layout));
   }
+  return {};
+}
 
+// The record but for its run id; puts the side files into the staging directory.
+Result<Manifest> CompleteOutput(FileSystem& files, RootState& state,
+                                const std::vector<SliceReport>& reports) {
+  const ExecuteRequest& request = state.request;
   const Plan& plan = request.planned.plan;
   Manifest manifest;
   manifest.model_id = ModelIdOf(request.target);
@@ -145,11 +152,19 @@ Status Finish(FileSystem& files, RootState& state, const std::vector<std::string
   manifest.budget_bytes = plan.options.budget_bytes;
   manifest.planned_expert_bytes = plan.PlannedBytes();
   MERGEPIPE_RETURN_IF_ERROR(RecordReports(plan, state.layout, reports, manifest));
+  // Rank 0 took the fingerprints.
   manifest.io.probe_bytes_read += request.planned.probe_bytes_read;
+  manifest.by_rank.front().io.probe_bytes_read += request.planned.probe_bytes_read;
   MERGEPIPE_RETURN_IF_ERROR(AddSideFiles(files, request.inputs.base.record.layout, state.layout,
                                          plan.options.out_dtype, *state.staging, manifest));
   if (request.expected) MERGEPIPE_RETURN_IF_ERROR(CheckExpected(manifest, *request.expected));
+  return manifest;
+}
 
+// Plan and manifest go into the run folder, the manifest last into the output, and the output into
+// place.
+Result<RunFolder> PublishOutput(FileSystem& files, RootState& state, Manifest& manifest) {
+  const ExecuteRequest& request = state.request;
   MERGEPIPE_ASSIGN_OR_RETURN(RunFolder folder,
                              RunFolder::Create(files, request.target.runs_directory,
                                                RunTimestampUtc() + "_" + manifest.model_id));
@@ -158,11 +173,37 @@ Status Finish(FileSystem& files, RootState& state, const std::vector<std::string
   MERGEPIPE_RETURN_IF_ERROR(folder.Write(kPlanName, request.planned.plan_text));
   MERGEPIPE_RETURN_IF_ERROR(folder.Write(kManifestName, manifest_text));
   MERGEPIPE_RETURN_IF_ERROR(folder.Sync());
-  MERGEPIPE_ASSIGN_OR_RETURN(const ManifestFile copy,
-                             state.staging->AddFile(kManifestName, manifest_text));
-  static_cast<void>(copy);
-  MERGEPIPE_RETURN_IF_ERROR(state.staging->Publish(request.target.overwrite, request.publish_hook));
-  folder.Keep();
+  MERGEPIPE_RETURN_IF_ERROR(state.staging->AddFile(kManifestName, manifest_text));
+  const Status published = state.staging->Publish(request.target.overwrite, request.publish_hook);
+  if (state.staging->published()) folder.Keep();
+  MERGEPIPE_RETURN_IF_ERROR(published);
+  return folder;
+}
+
+// The output is complete and in place: what fails from here on is told, and does not undo it.
+void RecordRun(FileSystem& files, const ExecuteRequest& request, const Manifest& manifest,
+               RunFolder& folder, std::vector<SliceReport> reports, MergeOutcome& outcome) {
+  const auto tell = [&](const Status& status, const std::string& what) {
+    if (!status)
+      outcome.warnings.push_back("the output is complete, but " + what + ": " +
+                                 status.error().ToString());
+  };
+  const RunMeta meta{
+      folder.run_id(),      request.command_line, AbsolutePath(request.target.directory),
+      request.started_at,   TimestampUtc(),       0,
+      outcome.plan_seconds, outcome.exec_seconds, std::move(reports)};
+  tell(folder.Write(kMetaName, SerializeMeta(meta)), "meta.json could not be written");
+  tell(RecordInCatalog(files, request, manifest, folder), "the catalog could not record it");
+}
+
+// Everything after the last weight is written.
+Status Finish(FileSystem& files, RootState& state, const std::vector<std::string>& report_bytes,
+              std::chrono::steady_clock::time_point start, MergeOutcome& outcome) {
+  const ExecuteRequest& request = state.request;
+  MERGEPIPE_ASSIGN_OR_RETURN(std::vector<SliceReport> reports, ParseReports(report_bytes));
+  MERGEPIPE_RETURN_IF_ERROR(CheckInputsUnchanged(files, request.inputs));
+  MERGEPIPE_ASSIGN_OR_RETURN(Manifest manifest, CompleteOutput(files, state, reports));
+  MERGEPIPE_ASSIGN_OR_RETURN(RunFolder folder, PublishOutput(files, state, manifest));
 
   outcome.run_id = folder.run_id();
   outcome.run_directory = folder.path();
@@ -172,12 +213,7 @@ Status Finish(FileSystem& files, RootState& state, const std::vector<std::string
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   outcome.warnings = request.planned.warnings;
   WarnOfIntegers(manifest, outcome.warnings);
-  RunMeta meta{folder.run_id(),      request.command_line, AbsolutePath(request.target.directory),
-               request.started_at,   TimestampUtc(),       0,
-               outcome.plan_seconds, outcome.exec_seconds, {}};
-  meta.ranks = std::move(reports);
-  MERGEPIPE_RETURN_IF_ERROR(folder.Write(kMetaName, SerializeMeta(meta)));
-  MERGEPIPE_RETURN_IF_ERROR(RecordInCatalog(files, request, manifest, folder));
+  RecordRun(files, request, manifest, folder, std::move(reports), outcome);
   outcome.manifest = std::move(manifest);
   return {};
 }

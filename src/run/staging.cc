@@ -86,8 +86,9 @@ Result<std::unique_ptr<Staging>> Staging::Create(FileSystem& files, const MergeT
 }
 
 Staging::~Staging() {
-  // An error here leaves a directory that the next run of this plan removes.
-  if (created_) static_cast<void>(files_.Remove(paths_.staging));
+  // An error here leaves a directory that the next run of this plan removes. Once the target is
+  // the new one, the staging name may hold the old one, which is not removed after an error.
+  if (created_ && !published_) static_cast<void>(files_.Remove(paths_.staging));
 }
 
 Result<ManifestFile> Staging::AddFile(const std::string& name, const std::string& text) {
@@ -105,9 +106,7 @@ Result<ManifestFile> Staging::AddFile(const std::string& name, const std::string
 }
 
 Status Staging::Publish(bool overwrite, const PublishHook& hook) {
-  MERGEPIPE_RETURN_IF_ERROR(PublishDirectory(files_, paths_, subdirectories_, overwrite, hook));
-  created_ = false;
-  return {};
+  return PublishDirectory(files_, paths_, subdirectories_, overwrite, hook, &published_);
 }
 
 Status CheckSideFiles(FileSystem& files, const ModelLayout& base) {

@@ -31,10 +31,12 @@ class Staging {
   Staging& operator=(const Staging&) = delete;
 
   const std::string& directory() const { return paths_.staging; }
+  bool published() const { return published_; }
 
   /// Makes `name` (with '/' for subdirectories) with `text`, synced, and returns its record.
   Result<ManifestFile> AddFile(const std::string& name, const std::string& text);
-  /// Puts the directory into place.
+  /// Puts the directory into place. On an error, published() tells whether it is there all the
+  /// same.
   Status Publish(bool overwrite, const PublishHook& hook);
 
  private:
@@ -45,6 +47,7 @@ class Staging {
   std::unique_ptr<FileLock> lock_;
   std::vector<std::string> subdirectories_;
   bool created_ = false;
+  bool published_ = false;
 };
 
 /// Checks that the base's side files can be copied and recorded, before any weights are read.

@@ -38,8 +38,10 @@ using PublishHook = std::function<Status(PublishPoint)>;
 /// Makes the finished staging directory the target. Every file in it must be synced already. Order:
 /// sync the staging directory (and `subdirectories` of it), rename (to a name that must not exist,
 /// or, with `overwrite`, in exchange with what is there), sync the parent, remove the old one.
+/// `renamed`, if given, tells after a failure whether the target is the new one already: then the
+/// staging name holds the old one, or nothing.
 Status PublishDirectory(FileSystem& files, const StagingPaths& paths,
                         const std::vector<std::string>& subdirectories, bool overwrite,
-                        const PublishHook& hook = {});
+                        const PublishHook& hook = {}, bool* renamed = nullptr);
 
 }  // namespace mergepipe
