@@ -44,11 +44,36 @@ std::string Error::ToString() const {
   return text;
 }
 
+namespace {
+
+const char* RemedyFor(int errno_value) {
+  switch (errno_value) {
+    case ENOSPC:
+    case EDQUOT: return "free some space and run the same command again";
+    case ENOMEM: return "give it more memory";
+    case EACCES:
+    case EPERM:
+    case EROFS: return "check the permissions, or choose another place";
+    case ENOENT:
+    case ENOTDIR:
+    case EEXIST: return "check the path, or choose another place";
+    case ENAMETOOLONG: return "choose a shorter name";
+    case EMFILE:
+    case ENFILE: return "raise the limit of open files (ulimit -n)";
+    case ENOLCK:
+    case ENOSYS:
+    case EOPNOTSUPP: return "the filesystem lacks it; choose another place";
+    default: return "check the disk or the filesystem, and run the same command again";
+  }
+}
+
+}  // namespace
+
 Error SystemError(int errno_value, std::string subject, std::string_view verb) {
   const bool space = errno_value == ENOSPC || errno_value == EDQUOT || errno_value == ENOMEM;
   return Error(space ? ErrorKind::kNoSpace : ErrorKind::kIo, std::move(subject),
                std::string("cannot ") + std::string(verb) + ": " + std::strerror(errno_value),
-               space ? "free some space and run the same command again" : "");
+               RemedyFor(errno_value));
 }
 
 void ProblemList::Add(std::string subject, std::string what, std::string remedy) {

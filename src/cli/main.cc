@@ -1,5 +1,7 @@
 #include "mergepipe/cli/main.h"
 
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <exception>
@@ -28,6 +30,10 @@ int Report(const Error& error, int rank) {
   }
   return ToInt(ExitCodeOf(error.kind()));
 }
+
+// A mistake in the command line, before MPI starts. The other ranks end quietly: a launcher that
+// sees one of them fail first would end rank 0 before it has spoken.
+int ReportUsage(const Error& error, int rank) { return rank == 0 ? Report(error, rank) : 0; }
 
 // The parsed command line.
 struct Invocation {
@@ -65,8 +71,8 @@ class Parser {
     } catch (const CLI::Success& success) {
       return rank == 0 ? app_.exit(success) : 0;
     } catch (const CLI::ParseError& error) {
-      return Report(Error(ErrorKind::kUsage, "command line", error.what(), "see " + HelpCommand()),
-                    rank);
+      return ReportUsage(
+          Error(ErrorKind::kUsage, "command line", error.what(), "see " + HelpCommand()), rank);
     }
   }
 
@@ -113,9 +119,12 @@ std::vector<std::string> WithDefaultCommand(std::vector<std::string> arguments) 
   if (arguments.empty() || !arguments.front().starts_with("-")) return arguments;
   static const std::set<std::string> kProgramOptions = {
       "-h", "--help", "--version", "-q", "--quiet", "-v", "--verbose", "--config"};
-  const auto first = std::find_if(arguments.begin(), arguments.end(), [](const std::string& word) {
-    return IsCommand(word) || !kProgramOptions.contains(word);
-  });
+  auto first = arguments.begin();
+  while (first != arguments.end() && kProgramOptions.contains(*first)) {
+    const bool has_value = *first == "--config";
+    ++first;
+    if (has_value && first != arguments.end()) ++first;
+  }
   if (first != arguments.end() && first->starts_with("-"))
     arguments.insert(arguments.begin(), "merge");
   return arguments;
@@ -130,6 +139,16 @@ Status CheckCommandWord(const std::vector<std::string>& arguments) {
   const auto nearest = NearestName(arguments.front(), names);
   return Fail(ErrorKind::kUsage, "command line", "there is no command " + Quote(arguments.front()),
               nearest ? "did you mean " + Quote(*nearest) + "?" : "see mergepipe --help");
+}
+
+// Every shard of every input stays open; the usual soft limit of 1024 is not enough for large
+// models.
+void RaiseOpenFileLimit() {
+  struct rlimit limit {};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= limit.rlim_max) return;
+  limit.rlim_cur = limit.rlim_max;
+  static_cast<void>(
+      ::setrlimit(RLIMIT_NOFILE, &limit));  // if not, opening a file says what is wrong
 }
 
 int RunOnAllRanks(const Invocation& invocation, CommandContext& context, int rank) {
@@ -175,11 +194,13 @@ int Main(int argc, char** argv) {
   context.command_line.assign(argv, argv + argc);
 
   const std::vector<std::string> arguments = WithDefaultCommand({argv + 1, argv + argc});
-  if (const Status word = CheckCommandWord(arguments); !word) return Report(word.error(), rank);
+  if (const Status word = CheckCommandWord(arguments); !word)
+    return ReportUsage(word.error(), rank);
   Parser parser;
   const auto exit_code = parser.Parse(arguments, rank);
   if (exit_code) return *exit_code;
   StartLog(parser.Level(), rank);
+  RaiseOpenFileLimit();
   const Invocation invocation = parser.Chosen();
   const int code = invocation.row->touches_weights ? RunOnAllRanks(invocation, context, rank)
                                                    : RunAlone(invocation, context, rank);

@@ -54,16 +54,26 @@ struct DiffCommand {
 
   Status Run(CommandContext& context) const {
     FileSystem& files = *context.files;
-    if (IsCheckpoint(files, a) || IsCheckpoint(files, b)) return DiffModels(files);
+    MERGEPIPE_ASSIGN_OR_RETURN(const std::string path_a, CheckpointPath(files, places.catalog, a));
+    MERGEPIPE_ASSIGN_OR_RETURN(const std::string path_b, CheckpointPath(files, places.catalog, b));
+    const bool a_is_model = IsCheckpoint(files, path_a);
+    const bool b_is_model = IsCheckpoint(files, path_b);
+    if (a_is_model && b_is_model) return DiffModels(files, path_a, path_b);
+    if (a_is_model || b_is_model) {
+      return Fail(ErrorKind::kUsage, a_is_model ? b : a,
+                  "is not a checkpoint, and " + (a_is_model ? a : b) + " is one",
+                  "give two checkpoints, two runs, or two records");
+    }
+    if (json) return Fail(ErrorKind::kUsage, "--json", "is for two checkpoints", "leave it out");
     MERGEPIPE_ASSIGN_OR_RETURN(const auto lines, DiffRecords(files, places, a, b));
     if (lines.empty()) Print("equal\n");
     for (const std::string& line : lines) Print(line + "\n");
     return {};
   }
 
-  Status DiffModels(FileSystem& files) const {
+  Status DiffModels(FileSystem& files, const std::string& path_a, const std::string& path_b) const {
     MERGEPIPE_ASSIGN_OR_RETURN(const CheckpointDistance distance,
-                               DiffCheckpoints(files, a, b, limits.Threads()));
+                               DiffCheckpoints(files, path_a, path_b, limits.Threads()));
     Print(json ? RenderDiffJson(distance)
                : RenderDiff(distance, all ? distance.tensors.size() : kDiffRows));
     return {};
@@ -85,7 +95,7 @@ RunCommand AddExplain(CLI::App& app) {
   const auto command = std::make_shared<ExplainCommand>();
   app.add_option("run", command->run, "run id, run folder, or the output of a run")->required();
   app.add_option("--tensor", command->tensor, "what became of one tensor, and why");
-  app.add_flag("--json", command->json, "print plan and manifest as JSON");
+  app.add_flag("--json", command->json, "print plan and manifest as JSON")->excludes("--tensor");
   AddCatalogOption(app, command->places.catalog);
   AddRunsOption(app, command->places.runs_directory);
   return [command](CommandContext& context) { return command->Run(context); };

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/render.h"
+#include "mergepipe/base/text.h"
 #include "mergepipe/base/units.h"
 
 namespace mergepipe {
@@ -44,8 +45,8 @@ std::string OkLine(const std::string& target, const MergeOutcome& outcome) {
   }
   return fmt::format(
       "[OK] merged base={} experts=[{}] -> {} | run={} | plan={:.2f}s exec={:.1f}s\n",
-      outcome.manifest.base.id, experts, target, outcome.run_directory, outcome.plan_seconds,
-      outcome.exec_seconds);
+      outcome.manifest.base.id, experts, EscapeControl(target), outcome.run_directory,
+      outcome.plan_seconds, outcome.exec_seconds);
 }
 
 std::string RenderMerge(const MergeOptions& options, const MergeOutcome& outcome) {
@@ -87,7 +88,7 @@ std::string RenderMergeJson(const MergeOptions& options, const MergeOutcome& out
       {"probe_bytes_read", manifest.io.probe_bytes_read},
       {"warnings", outcome.warnings},
   };
-  return json.dump(1) + "\n";
+  return json.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
 }
 
 std::string DescribeRank(const RankIo& rank) {

@@ -36,12 +36,10 @@ uint64_t ExpertWindow::SizeOf(const TensorPart& part, const BlockGeometry& geome
                               uint64_t end) {
   uint64_t bytes = 0;
   for (size_t k = 0; k < part.experts.size(); ++k) {
-    part.selected[k]
-        .Within(BlockIndex(begin), BlockIndex(end))
-        .ForEachRun([&](BlockIndex first, BlockIndex last) {
-          bytes +=
-              geometry.ElementsBetween(first.value, last.value) * DTypeSize(part.experts[k].dtype);
-        });
+    const uint64_t size = DTypeSize(part.experts[k].dtype);
+    for (uint64_t block = begin; block < end; ++block) {
+      if (part.selected[k].Contains(BlockIndex(block))) bytes += geometry.Elements(block) * size;
+    }
   }
   return bytes;
 }

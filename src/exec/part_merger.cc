@@ -18,7 +18,7 @@ namespace {
 // What the process takes besides the buffers: code, MPI, headers and reports.
 constexpr uint64_t kBaselineMemory = 128 * kMiB;
 // One histogram of a tensor's magnitudes, for one expert and thread.
-constexpr uint64_t kStatisticsMemory = kMiB;
+constexpr uint64_t kStatisticsMemory = kMiB / 2;
 constexpr uint64_t kTargetChunkBytes = 16 * kMiB;
 constexpr size_t kTile = 4096;
 
@@ -85,7 +85,15 @@ PartMerger::PartMerger(Communicator& communicator, const Slice& slice, const Str
       strategy_(strategy),
       limits_(limits),
       sources_(sources),
-      outputs_(outputs) {}
+      outputs_(outputs),
+      fixed_memory_(FixedMemory()) {
+  // Statistics take at most a quarter of what is left; fewer groups observe with fewer threads, to
+  // the same result.
+  const uint64_t left =
+      limits_.memory_bytes > fixed_memory_ ? limits_.memory_bytes - fixed_memory_ : 0;
+  groups_ = static_cast<uint64_t>(limits_.threads);
+  while (groups_ > 1 && StatisticsOf(groups_) > left / 4) --groups_;
+}
 
 bool PartMerger::Observes(const TensorPart& part) const {
   return part.merge && strategy_.ObservationRounds() > 0 && SelectedTotal(part) > 0;
@@ -100,13 +108,26 @@ uint64_t PartMerger::HeldBytes() const {
   return held;
 }
 
+// Hashes of every block that is made or read.
+uint64_t PartMerger::ReportMemory() const {
+  uint64_t hashes = 0;
+  for (const TensorPart& part : slice_.parts) {
+    const uint64_t inputs = part.merge ? part.experts.size() : 0;
+    hashes += (part.end - part.begin) * (2 + inputs);
+  }
+  return hashes * sizeof(Hash128);
+}
+
+uint64_t PartMerger::StatisticsOf(uint64_t groups) const {
+  if (strategy_.ObservationRounds() == 0) return 0;
+  return (groups + 2) * slice_.expert_files.size() *
+         kStatisticsMemory;  // and the sums of chunk and tensor
+}
+
 uint64_t PartMerger::FixedMemory() const {
-  const auto threads = static_cast<uint64_t>(limits_.threads);
-  const uint64_t merged = threads * slice_.block_size * sizeof(float);
-  const uint64_t statistics = strategy_.ObservationRounds() > 0
-                                  ? (threads + 2) * slice_.expert_files.size() * kStatisticsMemory
-                                  : 0;
-  return kBaselineMemory + merged + statistics + HeldBytes();
+  const uint64_t merged =
+      static_cast<uint64_t>(limits_.threads) * slice_.block_size * sizeof(float);
+  return kBaselineMemory + merged + HeldBytes() + ReportMemory();
 }
 
 uint64_t PartMerger::BlockMemory(const TensorPart& part) const {
@@ -122,7 +143,7 @@ uint64_t PartMerger::ChunkBlocks(const TensorPart& part) const {
   const uint64_t base_block = std::max<uint64_t>(1, slice_.block_size * DTypeSize(part.base.dtype));
   const uint64_t wanted = std::max(CeilDivide(kTargetChunkBytes, base_block),
                                    2 * static_cast<uint64_t>(limits_.threads));
-  const uint64_t fixed = FixedMemory();
+  const uint64_t fixed = fixed_memory_ + StatisticsOf(groups_);
   const uint64_t left = limits_.memory_bytes > fixed ? limits_.memory_bytes - fixed : 0;
   return std::clamp<uint64_t>(left / std::max<uint64_t>(1, BlockMemory(part)), 1, wanted);
 }
@@ -130,7 +151,7 @@ uint64_t PartMerger::ChunkBlocks(const TensorPart& part) const {
 Status PartMerger::CheckMemory() const {
   uint64_t block = 0;
   for (const TensorPart& part : slice_.parts) block = std::max(block, BlockMemory(part));
-  const uint64_t needed = FixedMemory() + block;
+  const uint64_t needed = fixed_memory_ + StatisticsOf(1) + block;
   if (needed <= limits_.memory_bytes) return {};
   return Fail(ErrorKind::kNoSpace, "--memory-mb",
               FormatBytes(Bytes(limits_.memory_bytes)) +
@@ -187,10 +208,14 @@ Status PartMerger::LoadExperts(const TensorPart& part, uint64_t begin, uint64_t 
 
 Status PartMerger::ObserveChunk(const TensorPart& part, const TensorMerge& tensor, int round,
                                 uint64_t begin, uint64_t end, TensorStatistics& sum) {
+  bool any_touched = false;
+  for (uint64_t block = begin; block < end && !any_touched; ++block)
+    any_touched = IsTouched(part, block);
+  if (!any_touched) return {};
   MERGEPIPE_RETURN_IF_ERROR(LoadBase(part, begin, end));
   if (!Holds(part)) MERGEPIPE_RETURN_IF_ERROR(LoadExperts(part, begin, end));
   // Each thread observes consecutive blocks, and their statistics are appended in block order.
-  const uint64_t groups = std::min<uint64_t>(end - begin, static_cast<uint64_t>(limits_.threads));
+  const uint64_t groups = std::min<uint64_t>(end - begin, groups_);
   std::vector<std::unique_ptr<TensorStatistics>> statistics(groups);
   MERGEPIPE_RETURN_IF_ERROR(ParallelFor(groups, limits_.threads, [&](uint64_t g) -> Status {
     statistics[g] = tensor.NewStatistics(round);
@@ -219,10 +244,19 @@ Result<PartOutcome> PartMerger::ObserveRounds(const TensorPart& part, TensorMerg
     auto statistics = tensor.NewStatistics(round);
     Outcome outcome = ObserveRound(part, tensor, round, *statistics);
     const bool done = outcome && *outcome == PartOutcome::kDone;
-    // The other ranks wait for this one's statistics, also when there are none.
     if (part.shared()) {
-      statistics = ShareStatistics(communicator_, part, tensor, round,
-                                   done ? std::move(statistics) : nullptr);
+      // The other ranks wait for this one's statistics, also when there are none.
+      auto shared = ShareStatistics(communicator_, part, tensor, round,
+                                    done ? std::move(statistics) : nullptr);
+      if (!done) return outcome;
+      if (!shared) {
+        const bool more = round + 1 < strategy_.ObservationRounds();
+        if (more && communicator_.rank() != Rank(part.first_rank)) {
+          static_cast<void>(ShareStatistics(communicator_, part, tensor, round + 1, nullptr));
+        }
+        return tl::unexpected(shared.error());
+      }
+      statistics = std::move(*shared);
     }
     if (!done) return outcome;
     if (!statistics) return PartOutcome::kStopped;
@@ -368,7 +402,8 @@ Result<PartOutcome> PartMerger::Merge(const TensorPart& part, PartReport& report
 void PartMerger::Refuse(const TensorPart& part) {
   if (!part.shared() || !Observes(part)) return;
   const auto tensor = strategy_.StartTensor({part.name, part.selected_elements});
-  ShareStatistics(communicator_, part, *tensor, 0, nullptr);
+  // This rank has an error of its own, or knows of another's.
+  static_cast<void>(ShareStatistics(communicator_, part, *tensor, 0, nullptr));
 }
 
 }  // namespace mergepipe

@@ -48,7 +48,9 @@ class PartMerger {
   bool Holds(const TensorPart& part) const { return Observes(part) && part.reads == 1; }
 
   uint64_t HeldBytes() const;
+  uint64_t ReportMemory() const;
   uint64_t FixedMemory() const;
+  uint64_t StatisticsOf(uint64_t groups) const;
   uint64_t BlockMemory(const TensorPart& part) const;
   uint64_t ChunkBlocks(const TensorPart& part) const;
 
@@ -82,6 +84,8 @@ class PartMerger {
   AlignedBuffer base_;
   AlignedBuffer out_;  ///< touched blocks, or all where the dtype changes
   AlignedBuffer compared_;
+  uint64_t fixed_memory_;
+  uint64_t groups_ = 1;  ///< threads that observe, each with statistics of its own
   uint64_t bytes_written_ = 0;
   uint64_t bytes_copied_ = 0;
 };

@@ -72,7 +72,7 @@ Status MergeParts(Communicator& communicator, const Slice& slice, PartMerger& me
       }
     }
   }
-  if (failure) return nonfinite.ToStatus(ErrorKind::kBadInput);
+  if (failure && !nonfinite.empty()) fail(nonfinite.ToStatus(ErrorKind::kBadInput).error());
   return failure;
 }
 

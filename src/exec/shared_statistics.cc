@@ -14,40 +14,40 @@ std::string Encode(const TensorStatistics* statistics) {
   return kPresent + statistics->Serialize();
 }
 
-std::unique_ptr<TensorStatistics> Decode(const std::string& message, const TensorMerge& tensor,
-                                         int round) {
+// Null if the sender has none; an error if what it sent cannot be read.
+Result<std::unique_ptr<TensorStatistics>> Decode(const std::string& message,
+                                                 const TensorMerge& tensor, int round) {
   if (message.empty() || message.front() != kPresent) return nullptr;
-  auto statistics = tensor.ParseStatistics(round, std::string_view(message).substr(1));
-  return statistics ? std::move(*statistics) : nullptr;
+  return tensor.ParseStatistics(round, std::string_view(message).substr(1));
 }
 
 }  // namespace
 
-std::unique_ptr<TensorStatistics> ShareStatistics(Communicator& communicator,
-                                                  const TensorPart& part, const TensorMerge& tensor,
-                                                  int round,
-                                                  std::unique_ptr<TensorStatistics> mine) {
+Result<std::unique_ptr<TensorStatistics>> ShareStatistics(Communicator& communicator,
+                                                          const TensorPart& part,
+                                                          const TensorMerge& tensor, int round,
+                                                          std::unique_ptr<TensorStatistics> mine) {
   const Rank leader(part.first_rank);
-  std::unique_ptr<TensorStatistics> sum;
-  if (communicator.rank() == leader) {
-    sum = std::move(mine);
-    for (int member = part.first_rank + 1; member <= part.last_rank; ++member) {
-      const auto next = Decode(communicator.Receive(Rank(member), kToLeader), tensor, round);
-      if (sum && next) {
-        sum->Append(*next);
-      } else {
-        sum.reset();
-      }
-    }
-    const std::string message = Encode(sum.get());
-    for (int member = part.first_rank + 1; member <= part.last_rank; ++member) {
-      communicator.Send(Rank(member), kFromLeader, message);
-    }
-  } else {
+  if (communicator.rank() != leader) {
     communicator.Send(leader, kToLeader, Encode(mine.get()));
-    sum = Decode(communicator.Receive(leader, kFromLeader), tensor, round);
+    return Decode(communicator.Receive(leader, kFromLeader), tensor, round);
   }
-  return sum;
+  Status readable;
+  for (int member = part.first_rank + 1; member <= part.last_rank; ++member) {
+    const auto next = Decode(communicator.Receive(Rank(member), kToLeader), tensor, round);
+    if (!next && readable) readable = tl::unexpected(next.error());
+    if (mine && next && *next) {
+      mine->Append(**next);
+    } else {
+      mine.reset();
+    }
+  }
+  const std::string message = Encode(mine.get());
+  for (int member = part.first_rank + 1; member <= part.last_rank; ++member) {
+    communicator.Send(Rank(member), kFromLeader, message);
+  }
+  MERGEPIPE_RETURN_IF_ERROR(readable);
+  return mine;
 }
 
 }  // namespace mergepipe

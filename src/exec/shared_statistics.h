@@ -12,9 +12,11 @@ namespace mergepipe {
 /// them, which appends them in rank (and so in block) order and sends the sum back. Every rank of
 /// the group calls this in every round until it gets nothing, also one that has failed: it offers
 /// no statistics, and then all get nothing and leave.
-std::unique_ptr<TensorStatistics> ShareStatistics(Communicator& communicator,
-                                                  const TensorPart& part, const TensorMerge& tensor,
-                                                  int round,
-                                                  std::unique_ptr<TensorStatistics> mine);
+/// Null: another rank has failed, and says so at the next Agree. An error: what arrived here is
+/// unreadable (kInternal).
+Result<std::unique_ptr<TensorStatistics>> ShareStatistics(Communicator& communicator,
+                                                          const TensorPart& part,
+                                                          const TensorMerge& tensor, int round,
+                                                          std::unique_ptr<TensorStatistics> mine);
 
 }  // namespace mergepipe

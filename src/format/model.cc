@@ -86,6 +86,7 @@ class ModelReader {
  private:
   Status ReadDirectory();
   void ReadConfig();
+  void RefuseQuantisedNames();
   Status ReadIndex(const std::vector<DirectoryEntry>& entries);
   void ReadFiles(const std::vector<std::string>& names);
   void ReadFile(const std::string& name);
@@ -129,6 +130,7 @@ Result<ModelLayout> ModelReader::Read() {
     return tl::unexpected<Error>(NotSafetensors(path));
   }
   CheckNamesOnce();
+  RefuseQuantisedNames();
   if (index_) CheckIndex();
   MERGEPIPE_RETURN_IF_ERROR(problems_.ToStatus(kind_));
   return std::move(layout_);
@@ -146,6 +148,22 @@ Status ModelReader::ReadDirectory() {
   }
   if (const Status status = ReadIndex(entries); !status) Add(status.error());
   return {};
+}
+
+// Layouts that keep codes and scales in tensors of their own, by the names that they use: GPTQ and
+// AWQ, compressed-tensors, bitsandbytes, FP8 with block scales.
+void ModelReader::RefuseQuantisedNames() {
+  static constexpr std::string_view kSuffixes[] = {".qweight",       ".qzeros",           ".g_idx",
+                                                   ".weight_packed", ".weight_scale_inv", ".SCB",
+                                                   ".absmax",        ".quant_map"};
+  const auto quantised =
+      std::find_if(layout_.tensors.begin(), layout_.tensors.end(), [](const TensorInfo& tensor) {
+        return std::any_of(std::begin(kSuffixes), std::end(kSuffixes),
+                           [&](std::string_view suffix) { return tensor.name.ends_with(suffix); });
+      });
+  if (quantised == layout_.tensors.end()) return;
+  problems_.Add(layout_.path + ": tensor " + QuoteShort(quantised->name),
+                "the weights are quantised, which is not supported", "convert the model to bf16");
 }
 
 void ModelReader::ReadConfig() {

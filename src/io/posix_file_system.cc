@@ -13,6 +13,7 @@
 
 #include "mergepipe/base/checked.h"
 #include "mergepipe/io/file.h"
+#include "mergepipe/io/publish.h"
 
 namespace mergepipe {
 namespace {
@@ -326,7 +327,7 @@ class PosixFileSystemImpl final : public FileSystem {
   }
 
   Status ExchangeByHand(const std::string& from, const std::string& to) {
-    const std::string aside = from + ".old";
+    const std::string aside = PreviousName(to);
     MERGEPIPE_RETURN_IF_ERROR(PlainRename(to, aside));
     if (const Status moved = PlainRename(from, to); !moved) {
       static_cast<void>(PlainRename(aside, to));  // the first error is the one to report

@@ -8,8 +8,22 @@ StagingPaths StagingPaths::For(const std::string& target, const std::string& pla
   paths.parent = ParentPath(paths.target);
   const std::string hidden = "." + BaseName(paths.target) + ".mergepipe";
   paths.staging = JoinPath(paths.parent, hidden + "-" + plan_id);
+  paths.previous = PreviousName(paths.target);
   paths.lock = JoinPath(paths.parent, hidden + ".lock");
   return paths;
+}
+
+std::string PreviousName(const std::string& target) {
+  return JoinPath(ParentPath(target), "." + BaseName(target) + ".mergepipe-previous");
+}
+
+Status SettleExchange(FileSystem& files, const StagingPaths& paths) {
+  MERGEPIPE_ASSIGN_OR_RETURN(const bool left, files.Exists(paths.previous));
+  if (!left) return {};
+  MERGEPIPE_ASSIGN_OR_RETURN(const bool there, files.Exists(paths.target));
+  if (there) return files.Remove(paths.previous);
+  MERGEPIPE_RETURN_IF_ERROR(files.Rename(paths.previous, paths.target, RenameMode::kMustNotExist));
+  return files.SyncDirectory(paths.parent);
 }
 
 Status PublishDirectory(FileSystem& files, const StagingPaths& paths,
@@ -39,7 +53,7 @@ Status PublishDirectory(FileSystem& files, const StagingPaths& paths,
 
   if (there) {
     MERGEPIPE_RETURN_IF_ERROR(reach(PublishPoint::kBeforeOldRemoval));
-    MERGEPIPE_RETURN_IF_ERROR(files.Remove(paths.staging));
+    static_cast<void>(files.Remove(paths.staging));
   }
   return reach(PublishPoint::kDone);
 }

@@ -69,6 +69,9 @@ Result<ManifestTensor> RecordTensor(const Plan& plan, const PlannedTensor& tenso
                         all.inputs[0],
                         all.made,
                         {}};
+  if (tensor.rule == TensorRule::kMerge && record.touched_blocks == 0) {
+    record.reason = "the base's bytes: no block of it was selected";
+  }
   for (uint32_t k = 0; k < tensor.sources.size(); ++k) {
     if (all.read_hashes[k].size() != tensor.selected[k].Count()) {
       return tl::unexpected(Defect(tensor.name, "other blocks were read than planned"));

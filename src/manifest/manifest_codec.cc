@@ -205,6 +205,10 @@ std::string SerializeManifest(const Manifest& manifest) {
   return record::ToText(kManifest, ManifestToJson(manifest));
 }
 
+bool LooksLikeManifest(const std::string& text) {
+  return text.find("\"mergepipe.manifest/") != std::string::npos;
+}
+
 Result<Manifest> ParseManifest(const std::string& text, const std::string& subject) {
   Manifest manifest;
   MERGEPIPE_RETURN_IF_ERROR(record::ReadRecord(

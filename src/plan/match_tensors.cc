@@ -169,8 +169,12 @@ Status ReserveFixedReads(const PlanInput& input, Plan& plan) {
     plan.fingerprint_bytes += FingerprintBytes(expert->layout);
 
   const uint64_t integer_bytes = IntegerBytes(plan);
-  if (input.options.budget_bytes && integer_bytes > *input.options.budget_bytes / kCompareShare)
+  if (input.options.budget_bytes && integer_bytes > *input.options.budget_bytes / kCompareShare) {
+    for (PlannedTensor& tensor : plan.tensors) {
+      if (!IsFloat(tensor.dtype)) tensor.reason += " (not compared: over 1 % of the budget)";
+    }
     return {};
+  }
   plan.compare_bytes = integer_bytes;
   for (PlannedTensor& tensor : plan.tensors) tensor.compare = !IsFloat(tensor.dtype);
   return {};

@@ -5,6 +5,7 @@
 #include <unordered_map>
 
 #include "mergepipe/base/text.h"
+#include "mergepipe/catalog/catalog.h"
 #include "mergepipe/format/model.h"
 #include "mergepipe/kernels/convert.h"
 #include "mergepipe/kernels/parallel.h"
@@ -209,6 +210,16 @@ Result<std::vector<std::string>> DiffRecords(FileSystem& files, const RecordPlac
                                       "manifest of " + b));
   lines.insert(lines.end(), more.begin(), more.end());
   return lines;
+}
+
+Result<std::string> CheckpointPath(FileSystem& files, const std::string& catalog,
+                                   const std::string& argument) {
+  MERGEPIPE_ASSIGN_OR_RETURN(const bool on_disk, files.Exists(argument));
+  if (on_disk) return argument;
+  MERGEPIPE_ASSIGN_OR_RETURN(const auto opened, Catalog::OpenIfExists(catalog));
+  if (!opened) return argument;
+  MERGEPIPE_ASSIGN_OR_RETURN(const auto model, opened->FindModel(argument));
+  return model ? model->layout.path : argument;
 }
 
 bool IsCheckpoint(FileSystem& files, const std::string& argument) {

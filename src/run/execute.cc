@@ -1,5 +1,6 @@
 #include "run/execute.h"
 
+#include <algorithm>
 #include <chrono>
 
 #include "mergepipe/manifest/manifest_codec.h"
@@ -16,21 +17,69 @@ struct RootState {
   const ExecuteRequest& request;
   OutputLayout layout;
   std::unique_ptr<Staging> staging;
+  std::unique_ptr<RunFolder> folder;
+  Manifest manifest;  // grows from the side files on
   std::vector<std::string> slices;
 };
 
+// A replay whose base has other side files would not give the run's output.
+Status CheckSideFilesExpected(const Manifest& manifest, const Manifest& expected) {
+  ProblemList problems;
+  for (const ManifestFile& file : manifest.side_files) {
+    if (std::find(expected.side_files.begin(), expected.side_files.end(), file) ==
+        expected.side_files.end()) {
+      problems.Add("base '" + manifest.base.id + "': " + file.name,
+                   "is not what it was in run " + expected.run_id,
+                   "replay needs the very files of the run");
+    }
+  }
+  for (const ManifestFile& file : expected.side_files) {
+    const bool there = std::any_of(manifest.side_files.begin(), manifest.side_files.end(),
+                                   [&](const ManifestFile& now) { return now.name == file.name; });
+    if (!there)
+      problems.Add("base '" + manifest.base.id + "': " + file.name,
+                   "is missing; run " + expected.run_id + " had it");
+  }
+  return problems.ToStatus(ErrorKind::kBadInput);
+}
+
+std::string ModelIdOf(const MergeTarget& target) {
+  return target.model_id.empty() ? IdFromPath(AbsolutePath(target.directory)) : target.model_id;
+}
+
+void StartManifest(const ExecuteRequest& request, Manifest& manifest) {
+  const Plan& plan = request.planned.plan;
+  manifest.model_id = ModelIdOf(request.target);
+  manifest.plan_hash = request.planned.plan_hash;
+  manifest.block_size = plan.options.block_size;
+  manifest.base = plan.base;
+  manifest.experts = plan.experts;
+  manifest.dropped = plan.dropped;
+  manifest.budget_bytes = plan.options.budget_bytes;
+  manifest.planned_expert_bytes = plan.PlannedBytes();
+}
+
+// Everything that can fail before weights are read fails here, not after the hours of a merge.
 Status Prepare(FileSystem& files, int ranks, RootState& state) {
   const ExecuteRequest& request = state.request;
   const Plan& plan = request.planned.plan;
-  MERGEPIPE_ASSIGN_OR_RETURN(
-      state.layout, ComputeOutputLayout(request.inputs.base.record.layout, plan.options.out_dtype));
+  const ModelLayout& base = request.inputs.base.record.layout;
+  MERGEPIPE_ASSIGN_OR_RETURN(state.layout, ComputeOutputLayout(base, plan.options.out_dtype));
   MERGEPIPE_ASSIGN_OR_RETURN(
       state.staging,
       Staging::Create(files, request.target, PlanIdOf(request.planned.plan_hash), state.layout));
-  for (const Slice& slice :
-       MakeSlices(plan, request.inputs, state.layout, state.staging->directory(), ranks)) {
-    state.slices.push_back(SerializeSlice(slice));
-  }
+  StartManifest(request, state.manifest);
+  MERGEPIPE_RETURN_IF_ERROR(AddSideFiles(files, base, state.layout, plan.options.out_dtype,
+                                         *state.staging, state.manifest));
+  if (request.expected)
+    MERGEPIPE_RETURN_IF_ERROR(CheckSideFilesExpected(state.manifest, *request.expected));
+  MERGEPIPE_ASSIGN_OR_RETURN(RunFolder folder,
+                             RunFolder::Create(files, request.target.runs_directory,
+                                               RunTimestampUtc() + "_" + state.manifest.model_id));
+  state.folder = std::make_unique<RunFolder>(std::move(folder));
+  state.manifest.run_id = state.folder->run_id();
+  MERGEPIPE_RETURN_IF_ERROR(state.folder->Write(kPlanName, request.planned.plan_text));
+  state.slices = MakeSlices(plan, request.inputs, state.layout, state.staging->directory(), ranks);
   return {};
 }
 
@@ -95,18 +144,20 @@ Status RegisterOutput(FileSystem& files, Catalog& catalog, const MergeTarget& ta
 }
 
 Status RecordInCatalog(FileSystem& files, const ExecuteRequest& request, const Manifest& manifest,
-                       const RunFolder& folder) {
+                       const RunFolder& folder, std::vector<std::string>& warnings) {
   MERGEPIPE_ASSIGN_OR_RETURN(const auto catalog, Catalog::OpenOrCreate(request.catalog));
   MERGEPIPE_RETURN_IF_ERROR(
       catalog->PutRun({folder.run_id(), PlanIdOf(manifest.plan_hash), manifest.plan_hash,
                        manifest.model_id, AbsolutePath(request.target.directory),
                        AbsolutePath(folder.path()), ManifestHash(manifest), TimestampUtc()}));
   std::string model_id = manifest.model_id;
-  return RegisterOutput(files, *catalog, request.target, model_id);
-}
-
-std::string ModelIdOf(const MergeTarget& target) {
-  return target.model_id.empty() ? IdFromPath(AbsolutePath(target.directory)) : target.model_id;
+  MERGEPIPE_RETURN_IF_ERROR(RegisterOutput(files, *catalog, request.target, model_id));
+  if (model_id != manifest.model_id) {
+    warnings.push_back("'" + manifest.model_id +
+                       "' is another model in the catalog: the output is registered as '" +
+                       model_id + "'");
+  }
+  return {};
 }
 
 void WarnOfIntegers(const Manifest& manifest, std::vector<std::string>& warnings) {
@@ -137,47 +188,29 @@ Status CheckInputsUnchanged(FileSystem& files, const ResolvedInputs& inputs) {
   return {};
 }
 
-// The record but for its run id; puts the side files into the staging directory.
-Result<Manifest> CompleteOutput(FileSystem& files, RootState& state,
-                                const std::vector<SliceReport>& reports) {
+// Everything that the record holds beyond the side files.
+Status CompleteManifest(RootState& state, const std::vector<SliceReport>& reports) {
   const ExecuteRequest& request = state.request;
-  const Plan& plan = request.planned.plan;
-  Manifest manifest;
-  manifest.model_id = ModelIdOf(request.target);
-  manifest.plan_hash = request.planned.plan_hash;
-  manifest.block_size = plan.options.block_size;
-  manifest.base = plan.base;
-  manifest.experts = plan.experts;
-  manifest.dropped = plan.dropped;
-  manifest.budget_bytes = plan.options.budget_bytes;
-  manifest.planned_expert_bytes = plan.PlannedBytes();
-  MERGEPIPE_RETURN_IF_ERROR(RecordReports(plan, state.layout, reports, manifest));
+  Manifest& manifest = state.manifest;
+  MERGEPIPE_RETURN_IF_ERROR(RecordReports(request.planned.plan, state.layout, reports, manifest));
   // Rank 0 took the fingerprints.
   manifest.io.probe_bytes_read += request.planned.probe_bytes_read;
   manifest.by_rank.front().io.probe_bytes_read += request.planned.probe_bytes_read;
-  MERGEPIPE_RETURN_IF_ERROR(AddSideFiles(files, request.inputs.base.record.layout, state.layout,
-                                         plan.options.out_dtype, *state.staging, manifest));
-  if (request.expected) MERGEPIPE_RETURN_IF_ERROR(CheckExpected(manifest, *request.expected));
-  return manifest;
+  return request.expected ? CheckExpected(manifest, *request.expected) : Status();
 }
 
-// Plan and manifest go into the run folder, the manifest last into the output, and the output into
-// place.
-Result<RunFolder> PublishOutput(FileSystem& files, RootState& state, Manifest& manifest) {
+// The manifest goes last into the output, and the output into place.
+Status PublishOutput(FileSystem& files, RootState& state) {
   const ExecuteRequest& request = state.request;
-  MERGEPIPE_ASSIGN_OR_RETURN(RunFolder folder,
-                             RunFolder::Create(files, request.target.runs_directory,
-                                               RunTimestampUtc() + "_" + manifest.model_id));
-  manifest.run_id = folder.run_id();
-  const std::string manifest_text = SerializeManifest(manifest);
-  MERGEPIPE_RETURN_IF_ERROR(folder.Write(kPlanName, request.planned.plan_text));
-  MERGEPIPE_RETURN_IF_ERROR(folder.Write(kManifestName, manifest_text));
-  MERGEPIPE_RETURN_IF_ERROR(folder.Sync());
+  const std::string manifest_text = SerializeManifest(state.manifest);
+  MERGEPIPE_RETURN_IF_ERROR(state.folder->Write(kManifestName, manifest_text));
+  MERGEPIPE_RETURN_IF_ERROR(state.folder->Sync());
   MERGEPIPE_RETURN_IF_ERROR(state.staging->AddFile(kManifestName, manifest_text));
+  // Again, as hours may have passed.
+  MERGEPIPE_RETURN_IF_ERROR(Staging::CheckTarget(files, request.target, request.inputs.Paths()));
   const Status published = state.staging->Publish(request.target.overwrite, request.publish_hook);
-  if (state.staging->published()) folder.Keep();
-  MERGEPIPE_RETURN_IF_ERROR(published);
-  return folder;
+  if (state.staging->published()) state.folder->Keep();
+  return published;
 }
 
 // The output is complete and in place: what fails from here on is told, and does not undo it.
@@ -193,7 +226,8 @@ void RecordRun(FileSystem& files, const ExecuteRequest& request, const Manifest&
       request.started_at,   TimestampUtc(),       0,
       outcome.plan_seconds, outcome.exec_seconds, std::move(reports)};
   tell(folder.Write(kMetaName, SerializeMeta(meta)), "meta.json could not be written");
-  tell(RecordInCatalog(files, request, manifest, folder), "the catalog could not record it");
+  tell(RecordInCatalog(files, request, manifest, folder, outcome.warnings),
+       "the catalog could not record it");
 }
 
 // Everything after the last weight is written.
@@ -202,19 +236,19 @@ Status Finish(FileSystem& files, RootState& state, const std::vector<std::string
   const ExecuteRequest& request = state.request;
   MERGEPIPE_ASSIGN_OR_RETURN(std::vector<SliceReport> reports, ParseReports(report_bytes));
   MERGEPIPE_RETURN_IF_ERROR(CheckInputsUnchanged(files, request.inputs));
-  MERGEPIPE_ASSIGN_OR_RETURN(Manifest manifest, CompleteOutput(files, state, reports));
-  MERGEPIPE_ASSIGN_OR_RETURN(RunFolder folder, PublishOutput(files, state, manifest));
+  MERGEPIPE_RETURN_IF_ERROR(CompleteManifest(state, reports));
+  MERGEPIPE_RETURN_IF_ERROR(PublishOutput(files, state));
 
-  outcome.run_id = folder.run_id();
-  outcome.run_directory = folder.path();
-  outcome.plan_id = PlanIdOf(manifest.plan_hash);
+  outcome.run_id = state.folder->run_id();
+  outcome.run_directory = state.folder->path();
+  outcome.plan_id = PlanIdOf(state.manifest.plan_hash);
   outcome.plan_seconds = request.planned.seconds;
   outcome.exec_seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   outcome.warnings = request.planned.warnings;
-  WarnOfIntegers(manifest, outcome.warnings);
-  RecordRun(files, request, manifest, folder, std::move(reports), outcome);
-  outcome.manifest = std::move(manifest);
+  WarnOfIntegers(state.manifest, outcome.warnings);
+  RecordRun(files, request, state.manifest, *state.folder, std::move(reports), outcome);
+  outcome.manifest = std::move(state.manifest);
   return {};
 }
 
@@ -256,7 +290,7 @@ Result<MergeOutcome> ExecuteOnAll(FileSystem& files, Communicator& communicator,
   }
   MERGEPIPE_RETURN_IF_ERROR(communicator.Agree(status));
   if (!request) return ExecutePlan(files, communicator, nullptr, limits);
-  RootState root{*request, {}, nullptr, {}};
+  RootState root{*request, {}, nullptr, nullptr, {}, {}};
   return ExecutePlan(files, communicator, &root, limits);
 }
 

@@ -47,19 +47,12 @@ Status RememberPlan(const MergeOptions& options, const Planned& planned) {
   return catalog->PutPlan(PlanIdOf(hash), hash, planned.merge.plan_text);
 }
 
-Status CheckTargetOptions(FileSystem& files, const MergeTarget& target) {
-  if (!target.model_id.empty())
-    MERGEPIPE_RETURN_IF_ERROR(CheckModelId(target.model_id, "--model-id"));
-  return Staging::CheckTarget(files, target, {});
-}
-
 Result<ExecuteRequest> PlanOnRoot(FileSystem& files, const MergeOptions& options) {
   ExecuteRequest request;
   request.started_at = TimestampUtc();
-  MERGEPIPE_RETURN_IF_ERROR(CheckTargetOptions(files, options.target));
+  MERGEPIPE_RETURN_IF_ERROR(Staging::CheckOptions(files, options.target));
   MERGEPIPE_ASSIGN_OR_RETURN(Planned planned, PlanFromInputs(files, options));
   MERGEPIPE_RETURN_IF_ERROR(Staging::CheckTarget(files, options.target, planned.inputs.Paths()));
-  MERGEPIPE_RETURN_IF_ERROR(CheckSideFiles(files, planned.inputs.base.record.layout));
   MERGEPIPE_RETURN_IF_ERROR(RememberPlan(options, planned));
   request.planned = std::move(planned.merge);
   request.inputs = std::move(planned.inputs);

@@ -24,19 +24,27 @@ Result<std::string> PathOf(Catalog* catalog, const PlannedModel& model, const st
               "give its path by " + option);
 }
 
+Error OtherModel(const ResolvedModel& model, const PlannedModel& planned,
+                 const std::string& option) {
+  return Error(ErrorKind::kBadInput, model.record.layout.path,
+               "is not what the run's input " + Quote(planned.id) + " was (its fingerprint was " +
+                   planned.fingerprint.ToHex() + ")",
+               "replay needs the very files of the run; give their path by " + option);
+}
+
+// `fingerprint_bytes` is what may be read to take its fingerprint.
 Result<ResolvedModel> FindInput(FileSystem& files, ModelResolver& resolver, Catalog* catalog,
                                 const PlannedModel& planned, const std::string& given,
-                                const std::string& option) {
+                                const std::string& option, uint64_t fingerprint_bytes) {
   MERGEPIPE_ASSIGN_OR_RETURN(const std::string path, PathOf(catalog, planned, given, option));
   MERGEPIPE_ASSIGN_OR_RETURN(ResolvedModel model, resolver.Find(path, option));
+  if (model.changed && FingerprintBytes(model.record.layout) > fingerprint_bytes) {
+    return tl::unexpected(OtherModel(model, planned, option));
+  }
   MERGEPIPE_RETURN_IF_ERROR(resolver.Fingerprint(files, model));
   model.record.id = planned.id;
   if (model.record.fingerprint == planned.fingerprint) return model;
-  return Fail(ErrorKind::kBadInput, model.record.layout.path,
-              "is not what run's input " + Quote(planned.id) + " was: its fingerprint is " +
-                  model.record.fingerprint.ToHex() + ", the plan has " +
-                  planned.fingerprint.ToHex(),
-              "replay needs the very files of the run; give their path by " + option);
+  return tl::unexpected(OtherModel(model, planned, option));
 }
 
 Result<ResolvedInputs> FindInputs(FileSystem& files, const ReplayOptions& options,
@@ -51,14 +59,15 @@ Result<ResolvedInputs> FindInputs(FileSystem& files, const ReplayOptions& option
   ModelResolver resolver(files, catalog.get());
   ResolvedInputs inputs;
   MERGEPIPE_ASSIGN_OR_RETURN(inputs.base, FindInput(files, resolver, catalog.get(), plan.base,
-                                                    options.inputs.base, "--base"));
+                                                    options.inputs.base, "--base", UINT64_MAX));
   BudgetShare share{Bytes(plan.fingerprint_bytes)};
   const auto gated = GateAllReads(files, share);
   for (size_t k = 0; k < plan.experts.size(); ++k) {
     const std::string given = options.inputs.experts.empty() ? "" : options.inputs.experts[k];
     MERGEPIPE_ASSIGN_OR_RETURN(
         ResolvedModel expert,
-        FindInput(*gated, resolver, catalog.get(), plan.experts[k], given, "--experts"));
+        FindInput(*gated, resolver, catalog.get(), plan.experts[k], given, "--experts",
+                  share.limit().count() - share.spent().count()));
     inputs.experts.push_back(std::move(expert));
   }
   inputs.probe_bytes_read = share.spent().count();
@@ -79,7 +88,7 @@ Result<ExecuteRequest> PrepareReplay(FileSystem& files, const ReplayOptions& opt
   const auto start = std::chrono::steady_clock::now();
   ExecuteRequest request;
   request.started_at = TimestampUtc();
-  MERGEPIPE_RETURN_IF_ERROR(Staging::CheckTarget(files, options.target, {}));
+  MERGEPIPE_RETURN_IF_ERROR(Staging::CheckOptions(files, options.target));
   MERGEPIPE_ASSIGN_OR_RETURN(
       StoredRun run, LoadRun(files, {options.catalog, options.target.runs_directory}, options.run));
   MERGEPIPE_ASSIGN_OR_RETURN(request.inputs, FindInputs(files, options, run.plan));

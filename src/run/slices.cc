@@ -116,13 +116,15 @@ class SliceBuilder {
 
 }  // namespace
 
-std::vector<Slice> MakeSlices(const Plan& plan, const ResolvedInputs& inputs,
-                              const OutputLayout& layout, const std::string& staging, int ranks) {
+std::vector<std::string> MakeSlices(const Plan& plan, const ResolvedInputs& inputs,
+                                    const OutputLayout& layout, const std::string& staging,
+                                    int ranks) {
   const std::vector<PlanSlice> ranges = PartitionPlan(plan, ranks);
   const auto sharing = FindSharing(ranges);
   const SliceBuilder builder(plan, inputs, layout, staging);
-  std::vector<Slice> slices;
-  for (const PlanSlice& slice : ranges) slices.push_back(builder.Build(slice, sharing));
+  std::vector<std::string> slices;  // one Slice at a time: their file tables are large
+  for (const PlanSlice& slice : ranges)
+    slices.push_back(SerializeSlice(builder.Build(slice, sharing)));
   return slices;
 }
 

@@ -9,9 +9,10 @@
 
 namespace mergepipe {
 
-/// What each of `ranks` ranks is told to do: the plan, partitioned, with every path and offset
-/// resolved.
-std::vector<Slice> MakeSlices(const Plan& plan, const ResolvedInputs& inputs,
-                              const OutputLayout& layout, const std::string& staging, int ranks);
+/// What each of `ranks` ranks is told to do, serialised (SerializeSlice): the plan, partitioned,
+/// with every path and offset resolved.
+std::vector<std::string> MakeSlices(const Plan& plan, const ResolvedInputs& inputs,
+                                    const OutputLayout& layout, const std::string& staging,
+                                    int ranks);
 
 }  // namespace mergepipe

@@ -4,6 +4,8 @@
 
 #include "mergepipe/base/text.h"
 #include "mergepipe/manifest/manifest_codec.h"
+#include "mergepipe/manifest/run_folder.h"
+#include "mergepipe/run/models.h"
 
 namespace mergepipe {
 namespace {
@@ -29,8 +31,52 @@ Status MakeWeightFile(FileSystem& files, const std::string& path, const OutputFi
   return out->Close();
 }
 
-bool IsWithin(const std::string& path, const std::string& directory) {
-  return path == directory || path.starts_with(directory + "/");
+bool SameDirectory(const FileInfo& a, const FileInfo& b) {
+  return a.inode == b.inode && a.device == b.device;
+}
+
+// Whether `path` is `directory` or lies in it, whatever links their spellings go through.
+Result<bool> IsWithin(FileSystem& files, std::string path, const std::string& directory) {
+  const auto wanted = files.Stat(directory);
+  for (;;) {
+    if (path == directory) return true;
+    MERGEPIPE_ASSIGN_OR_RETURN(const bool there, files.Exists(path));
+    if (there && wanted) {
+      MERGEPIPE_ASSIGN_OR_RETURN(const FileInfo info, files.Stat(path));
+      if (SameDirectory(info, *wanted)) return true;
+    }
+    std::string parent = ParentPath(path);
+    if (parent == path) return false;
+    path = std::move(parent);
+  }
+}
+
+Status CheckApart(FileSystem& files, const std::string& out,
+                  const std::vector<std::string>& inputs) {
+  for (const std::string& input : inputs) {
+    MERGEPIPE_ASSIGN_OR_RETURN(const bool holds, IsWithin(files, input, out));
+    MERGEPIPE_ASSIGN_OR_RETURN(const bool lies_in, IsWithin(files, out, input));
+    if (holds || lies_in) {
+      return Fail(ErrorKind::kUsage, "--out",
+                  Quote(out) + " is, holds or lies in an input (" + input + ")",
+                  "choose another directory");
+    }
+  }
+  return {};
+}
+
+// Only what has a manifest of ours is replaced.
+Status CheckOurs(FileSystem& files, const std::string& out) {
+  const std::string path = JoinPath(out, kManifestName);
+  MERGEPIPE_ASSIGN_OR_RETURN(const bool has_manifest, files.Exists(path));
+  if (has_manifest) {
+    MERGEPIPE_ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(files, path, kMaxRecordBytes));
+    if (LooksLikeManifest(text)) return {};
+  }
+  return Fail(
+      ErrorKind::kUsage, "--out",
+      Quote(out) + " was not made by mergepipe (it has no manifest.json of a merge)",
+      "--overwrite replaces earlier outputs only; remove it yourself, or choose another directory");
 }
 
 }  // namespace
@@ -38,27 +84,13 @@ bool IsWithin(const std::string& path, const std::string& directory) {
 Status Staging::CheckTarget(FileSystem& files, const MergeTarget& target,
                             const std::vector<std::string>& inputs) {
   const std::string path = AbsolutePath(target.directory);
-  for (const std::string& input : inputs) {
-    if (IsWithin(input, path) || IsWithin(path, input)) {
-      return Fail(ErrorKind::kUsage, "--out",
-                  Quote(target.directory) + " is, holds or lies in an input (" + input + ")",
-                  "choose another directory");
-    }
-  }
+  MERGEPIPE_RETURN_IF_ERROR(CheckApart(files, path, inputs));
   MERGEPIPE_ASSIGN_OR_RETURN(const bool there, files.Exists(path));
-  if (there) {
-    if (!target.overwrite) {
-      return Fail(ErrorKind::kUsage, "--out", Quote(target.directory) + " exists already",
-                  "choose another directory, or pass --overwrite");
-    }
-    MERGEPIPE_ASSIGN_OR_RETURN(const bool ours, files.Exists(JoinPath(path, kManifestName)));
-    if (!ours) {
-      return Fail(ErrorKind::kUsage, "--out",
-                  Quote(target.directory) + " was not made by mergepipe (it has no manifest.json)",
-                  "--overwrite replaces earlier outputs only; remove it yourself, or choose "
-                  "another directory");
-    }
+  if (there && !target.overwrite) {
+    return Fail(ErrorKind::kUsage, "--out", Quote(target.directory) + " exists already",
+                "choose another directory, or pass --overwrite");
   }
+  if (there) MERGEPIPE_RETURN_IF_ERROR(CheckOurs(files, path));
   const auto parent = files.Stat(ParentPath(path));
   if (!parent || parent->kind != FileKind::kDirectory) {
     return Fail(ErrorKind::kUsage, "--out",
@@ -67,16 +99,30 @@ Status Staging::CheckTarget(FileSystem& files, const MergeTarget& target,
   return {};
 }
 
+Status Staging::CheckOptions(FileSystem& files, const MergeTarget& target) {
+  if (!target.model_id.empty())
+    MERGEPIPE_RETURN_IF_ERROR(CheckModelId(target.model_id, "--model-id"));
+  MERGEPIPE_ASSIGN_OR_RETURN(
+      const bool runs_inside,
+      IsWithin(files, AbsolutePath(target.runs_directory), AbsolutePath(target.directory)));
+  if (runs_inside) {
+    return Fail(ErrorKind::kUsage, "--runs-dir", Quote(target.runs_directory) + " lies in --out",
+                "choose a directory outside of the output");
+  }
+  return CheckTarget(files, target, {});
+}
+
 Result<std::unique_ptr<Staging>> Staging::Create(FileSystem& files, const MergeTarget& target,
                                                  const std::string& plan_id,
                                                  const OutputLayout& layout) {
   std::unique_ptr<Staging> staging(
       new Staging(files, StagingPaths::For(target.directory, plan_id)));
   const StagingPaths& paths = staging->paths_;
-  MERGEPIPE_RETURN_IF_ERROR(CheckSpace(files, paths.parent, layout));
   MERGEPIPE_ASSIGN_OR_RETURN(staging->lock_, files.Lock(paths.lock));
+  MERGEPIPE_RETURN_IF_ERROR(SettleExchange(files, paths));
   // Left by a killed run of the same plan: its lock is free, so nobody is writing there.
   MERGEPIPE_RETURN_IF_ERROR(files.Remove(paths.staging));
+  MERGEPIPE_RETURN_IF_ERROR(CheckSpace(files, paths.parent, layout));
   staging->created_ = true;
   MERGEPIPE_RETURN_IF_ERROR(files.CreateDirectories(paths.staging));
   for (const OutputFile& file : layout.files) {
@@ -109,19 +155,21 @@ Status Staging::Publish(bool overwrite, const PublishHook& hook) {
   return PublishDirectory(files_, paths_, subdirectories_, overwrite, hook, &published_);
 }
 
-Status CheckSideFiles(FileSystem& files, const ModelLayout& base) {
-  if (!base.is_directory) return {};
-  MERGEPIPE_ASSIGN_OR_RETURN(const SideFiles side, ListSideFiles(files, base.directory));
+namespace {
+
+Status CheckNames(const std::string& directory, const SideFiles& side) {
   ProblemList problems;
   const auto check = [&](const std::string& path) {
     if (!IsUtf8(path))
-      problems.Add(JoinPath(base.directory, path), "has a name that is not UTF-8",
+      problems.Add(JoinPath(directory, path), "has a name that is not UTF-8",
                    "rename or remove it");
   };
   for (const SideFile& file : side.copied) check(file.path);
   for (const LeftOutFile& file : side.left_out) check(file.path);
   return problems.ToStatus(ErrorKind::kBadInput);
 }
+
+}  // namespace
 
 Status AddSideFiles(FileSystem& files, const ModelLayout& base, const OutputLayout& layout,
                     std::optional<DType> out_dtype, Staging& staging, Manifest& manifest) {
@@ -132,6 +180,7 @@ Status AddSideFiles(FileSystem& files, const ModelLayout& base, const OutputLayo
   };
   if (base.is_directory) {
     MERGEPIPE_ASSIGN_OR_RETURN(SideFiles side, ListSideFiles(files, base.directory));
+    MERGEPIPE_RETURN_IF_ERROR(CheckNames(base.directory, side));
     for (const SideFile& file : side.copied) {
       const std::string path = JoinPath(base.directory, file.path);
       MERGEPIPE_ASSIGN_OR_RETURN(std::string text, ReadSmallFile(files, path, kMaxSideFileBytes));

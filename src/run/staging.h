@@ -21,6 +21,9 @@ class Staging {
   static Status CheckTarget(FileSystem& files, const MergeTarget& target,
                             const std::vector<std::string>& inputs);
 
+  /// What can be said before the inputs are known: the model id, and the target without `inputs`.
+  static Status CheckOptions(FileSystem& files, const MergeTarget& target);
+
   /// Locks the target and makes the directory with all weight files, headers written, at full size.
   /// kNoSpace if the disk cannot hold them.
   static Result<std::unique_ptr<Staging>> Create(FileSystem& files, const MergeTarget& target,
@@ -50,11 +53,9 @@ class Staging {
   bool published_ = false;
 };
 
-/// Checks that the base's side files can be copied and recorded, before any weights are read.
-Status CheckSideFiles(FileSystem& files, const ModelLayout& base);
-
 /// Copies the base's side files into the staging directory, config.json with the output's dtype,
-/// and the index; fills side_files and left_out of the manifest.
+/// and the index; fills side_files and left_out of the manifest. kBadInput for a name that is not
+/// UTF-8: it could not be recorded.
 Status AddSideFiles(FileSystem& files, const ModelLayout& base, const OutputLayout& layout,
                     std::optional<DType> out_dtype, Staging& staging, Manifest& manifest);
 

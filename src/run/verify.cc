@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <set>
+#include <unordered_map>
 
 #include "mergepipe/base/text.h"
 #include "mergepipe/kernels/parallel.h"
@@ -30,6 +31,7 @@ struct OutputFiles {
   std::vector<std::string> paths;
   std::vector<BlockJob> jobs;
   std::vector<uint64_t> first_job;  // of each tensor
+  std::vector<bool> found;          // each tensor, as the manifest describes it
 };
 
 bool Describes(const ManifestTensor& expected, const TensorInfo& tensor) {
@@ -55,8 +57,14 @@ OutputFiles CollectJobs(FileSystem& files, const Manifest& manifest, const std::
                    kRemedy);
     }
   }
+  std::vector<std::unordered_map<std::string_view, const TensorInfo*>> by_name(out.layouts.size());
+  for (size_t f = 0; f < out.layouts.size(); ++f) {
+    for (const TensorInfo& tensor : out.layouts[f].tensors)
+      by_name[f].emplace(tensor.name, &tensor);
+  }
   for (const ManifestTensor& expected : manifest.tensors) {
     out.first_job.push_back(out.jobs.size());
+    out.found.push_back(false);
     const auto file = std::find_if(
         manifest.files.begin(), manifest.files.end(),
         [&](const ManifestFile& candidate) { return candidate.name == expected.file; });
@@ -66,17 +74,16 @@ OutputFiles CollectJobs(FileSystem& files, const Manifest& manifest, const std::
       continue;
     }
     const auto f = static_cast<size_t>(file - manifest.files.begin());
-    const auto& tensors = out.layouts[f].tensors;
-    const auto tensor =
-        std::find_if(tensors.begin(), tensors.end(),
-                     [&](const TensorInfo& candidate) { return candidate.name == expected.name; });
-    if (tensor == tensors.end() || !Describes(expected, *tensor)) {
+    const auto entry = by_name[f].find(expected.name);
+    const TensorInfo* tensor = entry == by_name[f].end() ? nullptr : entry->second;
+    if (tensor == nullptr || !Describes(expected, *tensor)) {
       if (!out.layouts[f].files.empty()) {
         problems.Add(out.paths[f] + ": tensor " + Quote(expected.name),
                      "is missing, or has another dtype or shape", kRemedy);
       }
       continue;
     }
+    out.found.back() = true;
     const uint64_t block_bytes = manifest.block_size * DTypeSize(tensor->dtype);
     for (uint64_t at = 0; at < tensor->bytes(); at += block_bytes) {
       out.jobs.push_back(
@@ -151,7 +158,7 @@ void CompareTensors(const Manifest& manifest, const OutputFiles& out,
     for (size_t f = 0; f < manifest.files.size(); ++f) {
       if (manifest.files[f].name == expected.file) by_file[f].push_back(hash);
     }
-    if (hash != expected.hash) {
+    if (out.found[t] && hash != expected.hash) {
       problems.Add(expected.file + ": tensor " + Quote(expected.name),
                    "does not have the hash that the manifest states", kRemedy);
     }
@@ -224,8 +231,10 @@ Status CheckRecords(FileSystem& files, const RecordPlaces& places, const Manifes
                     const std::string& manifest_text, ProblemList& problems,
                     VerifyOutcome& outcome) {
   MERGEPIPE_ASSIGN_OR_RETURN(const auto catalog, Catalog::OpenIfExists(places.catalog));
+  bool run_known = false;
   if (catalog) {
     MERGEPIPE_ASSIGN_OR_RETURN(const auto run, catalog->FindRun(manifest.run_id));
+    run_known = run.has_value();
     if (!run) {
       outcome.notes.push_back("the catalog " + places.catalog + " does not know run " +
                               manifest.run_id);
@@ -239,6 +248,12 @@ Status CheckRecords(FileSystem& files, const RecordPlaces& places, const Manifes
     outcome.notes.push_back("there is no catalog " + places.catalog + " to compare with");
   }
   const auto folder = FindRunFolder(files, catalog.get(), places.runs_directory, manifest.run_id);
+  if (!folder && run_known) {
+    problems.Add("run " + manifest.run_id,
+                 "is in the catalog, but its folder is gone or has no plan.json",
+                 "restore the run folder");
+    return {};
+  }
   if (!folder) {
     outcome.notes.push_back("the run folder of " + manifest.run_id +
                             " was not found: the plan is not checked");
@@ -251,9 +266,10 @@ Result<std::string> ReadManifestText(FileSystem& files, const std::string& direc
   MERGEPIPE_ASSIGN_OR_RETURN(const FileInfo info, files.Stat(directory));
   const std::string path = JoinPath(directory, kManifestName);
   MERGEPIPE_ASSIGN_OR_RETURN(const bool there, files.Exists(path));
-  if (info.kind != FileKind::kDirectory || !there) {
+  MERGEPIPE_ASSIGN_OR_RETURN(const bool is_run, files.Exists(JoinPath(directory, kPlanName)));
+  if (info.kind != FileKind::kDirectory || !there || is_run) {
     return Fail(ErrorKind::kBadInput, directory,
-                "is not an output of mergepipe (it has no manifest.json)",
+                "is not an output of mergepipe (it has no manifest.json, or is a run folder)",
                 "give the directory that a merge wrote");
   }
   return ReadSmallFile(files, path, kMaxRecordBytes);

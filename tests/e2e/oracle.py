@@ -1,6 +1,6 @@
 """What a merge computes, in NumPy: the reference that the program's output is compared with, bit by bit.
 
-Written from the definitions (design, section 6) and nothing else; it shares no code or table with the C++.
+Written from the definitions (README, "Merging") and nothing else; it shares no code or table with the C++.
 All arithmetic is float32, one rounded operation at a time, sums over experts in expert order. A block is a
 flat, row-major run of `block_size` elements; an (expert, block) pair that is not selected is absent.
 """

@@ -18,7 +18,7 @@ import checkpoint
 import oracle
 from checkpoint import INDEX, raw_safetensors, write_safetensors
 from oracle import Options
-from program import BAD_INPUT, DONE, FULL_READ, USAGE, canonical, check_database, megabytes
+from program import BAD_INPUT, DONE, FULL_READ, USAGE, check_database, megabytes
 
 SECONDS = 10
 SHAPES = {"a.weight": (20, 11), "b.weight": (40,), "c.scale": ()}
@@ -331,6 +331,23 @@ def quantised_config(root: Path) -> Case:
     return Case([("expert_a/config.json", "gptq")])
 
 
+def quantised_names(root: Path) -> Case:
+    """GPTQ as AutoGPTQ writes it: no quantization_config, but tensors of codes and scales."""
+    tensors = checkpoint.read_model(root / "expert_a") | {"l.qweight": np.zeros((4, 4), np.int32)}
+    checkpoint.write_safetensors(root / "expert_a" / "model.safetensors", tensors)
+    return Case([("expert_a", "l.qweight", "quantised")], only=False)
+
+
+def runs_inside_the_output(root: Path) -> Case:
+    return Case([("--runs-dir",)], extra=["--runs-dir", "out/merged/runs"], code=USAGE)
+
+
+def runs_that_cannot_be(root: Path) -> Case:
+    """Found before a weight is read, not after the merge."""
+    (root / "a_file").write_text("")
+    return Case([("a_file",)], extra=["--runs-dir", "a_file"], code=5, only=False)
+
+
 def broken_config(root: Path) -> Case:
     (root / "base" / "config.json").write_text('{"torch_dtype": ')
     return Case([("base/config.json",)])
@@ -435,7 +452,7 @@ CASES = {
         pickled_weights, adapter, weights_that_are_a_directory, dangling_link, index_without_its_file,
         index_with_a_tensor_too_many, index_with_a_tensor_too_few, index_with_the_wrong_file,
         index_with_a_duplicate_key, index_that_is_no_json, index_without_a_map, one_tensor_in_two_shards,
-        quantised_config, broken_config, another_shape, another_vocabulary, another_rank, a_missing_tensor,
+        quantised_config, quantised_names, runs_inside_the_output, runs_that_cannot_be, broken_config, another_shape, another_vocabulary, another_rank, a_missing_tensor,
         an_extra_tensor, integers_for_floats, floats_for_integers, everything_at_once, unknown_id, existing_output,
         existing_output_file, budget_too_small_for_one_block, budget_too_small_for_fingerprints)
 } | {
@@ -535,6 +552,32 @@ def test_an_input_is_never_overwritten(program, inputs, target):
     assert checkpoint.all_files(inputs / target) == before, "an input was replaced by the output"
 
 
+@pytest.mark.parametrize("spelling", ["through_a_linked_parent", "through_a_link"])
+def test_an_input_is_not_overwritten_under_another_name(program, inputs, spelling):
+    """The last merge is the new base: it has a manifest of ours, and --out leads to it by another path."""
+    program.run("merge", "--base", "base", "--experts", "expert_a", "--out", "out/last").expect(DONE)
+    before = checkpoint.all_files(inputs / "out/last")
+    if spelling == "through_a_link":
+        (inputs / "alias").symlink_to(inputs / "out/last")
+        target = "alias"
+    else:
+        (inputs / "alias").symlink_to(inputs / "out")
+        target = "alias/last"
+    outcome = program.run("merge", "--base", "out/last", "--experts", "expert_b", "--out", target, "--overwrite")
+    outcome.expect(USAGE)
+    assert "--out" in outcome.stderr
+    assert checkpoint.all_files(inputs / "out/last") == before, "the base was replaced by the output"
+
+
+def test_overwrite_leaves_foreign_directories_alone(program, inputs):
+    """A manifest.json of somebody else's does not make a directory ours."""
+    foreign = inputs / "out/web"
+    foreign.mkdir(parents=True)
+    (foreign / "manifest.json").write_text('{"name": "a web app"}')
+    program.run("merge", "--base", "base", "--experts", "expert_a", "--out", "out/web", "--overwrite").expect(USAGE)
+    assert [p.name for p in foreign.iterdir()] == ["manifest.json"]
+
+
 # ------------------------------------------------------------------------------------- numbers that are none
 
 def poison(root: Path, model: str, dtype: str = "F32", **values) -> None:
@@ -586,5 +629,5 @@ def test_nonfinite_allow(program, inputs, ranks):
     assert (~finite).sum() == 3 and np.array_equal(np.isfinite(got), finite)
     assert np.array_equal(checkpoint.bits(expected)[finite], checkpoint.bits(got)[finite])
     entry = next(t for t in merge.manifest["tensors"] if t["name"] == "a.weight")
-    assert "nan" in canonical(entry).lower() or "nonfinite" in canonical(merge.manifest).lower(), (
-        f"the manifest does not count NaN and Inf: {entry}")
+    counted = {source["expert"]: source["nonfinite"] for source in entry["experts"]}
+    assert counted == {0: [2, 1], 1: [0, 0]}, f"[NaN, Inf] by expert in the manifest: {counted}"

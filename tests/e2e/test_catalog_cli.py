@@ -1,4 +1,4 @@
-"""Models by id or path, the catalog's commands, and the seed's own command line."""
+"""Models by id or path, the catalog's commands, and the common command line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def register(program, family) -> None:
         program.run("register", model.path, "--id", name, "--db", "mergedb.sqlite").expect(0)
 
 
-# ----------------------------------------------------------------------------------------- the seed's command
+# ----------------------------------------------------------------------------------------- the common command
 
 @pytest.mark.parametrize("ranks", [None, 2])
 def test_the_seeds_command(program, family, ranks):

@@ -51,7 +51,7 @@ def budget(family, share: float, reads: int = 1) -> str:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_full_read(program, family, strategy, dtype):
-    """Promise 2: --no-budget --top-p 1 is the full-read merge."""
+    """--no-budget --top-p 1 is the full-read merge."""
     made, options = family(dtype), STRATEGIES[strategy]
     check_full(program.merge(made, *FULL_READ, options=options), made, options)
 

@@ -302,6 +302,38 @@ def test_replay_takes_the_run_folder_too(shared, merge):
     assert again == merge.output_files()
 
 
+EVERY_KIND = {
+    "avg": ["--strategy", "avg", "--weights", "1", "2"],
+    "dare": ["--strategy", "dare", "--density", "0.3", "--seed", "7"],
+    "ties-block": ["--trim-scope", "block"],
+    "ties-read-again": ["--resident-mb", "0"],
+    "other-dtype": ["--out-dtype", "f16", "--no-normalize"],
+}
+
+
+@pytest.mark.parametrize("ranks", [None, 3])
+@pytest.mark.parametrize("kind", EVERY_KIND)
+def test_replay_of_each_kind_of_run(program, made, kind, ranks):
+    out = program.outputs / "first"
+    line = program.run("merge", "--base", made.base.path, "--experts", *made.paths(), "--out", out, "--top-p", "0.7",
+                       *EVERY_KIND[kind])
+    line.expect(0)
+    program.run("replay", out, "--out", program.outputs / "again", ranks=ranks).expect(0)
+    first, again = (checkpoint.all_files(program.outputs / name) for name in ("first", "again"))
+    assert {n: d for n, d in first.items() if n != "manifest.json"} == {
+        n: d for n, d in again.items() if n != "manifest.json"}
+
+
+def test_replay_refuses_a_changed_side_file(program, made):
+    mine = copied(made, program.root / "mine")
+    program.merge(mine, *FULL_READ, options=TIES)
+    config = program.root / "mine" / "base" / "config.json"
+    config.write_text(config.read_text() + " ")
+    outcome = program.run("replay", program.outputs / "merged", "--out", program.outputs / "again")
+    outcome.expect(BAD_INPUT)
+    assert "config.json" in outcome.stderr
+
+
 def copied(made: Family, root: Path) -> Family:
     copies = [Model(shutil.copytree(m.path, root / m.name), m.tensors) for m in [made.base, *made.experts]]
     return Family(copies[0], copies[1:])

@@ -1,4 +1,4 @@
-"""Promise 3: the same plan hash and output bytes for any number of ranks and threads, cold or warm."""
+"""The same plan hash and output bytes for any number of ranks and threads, cold or warm."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ namespace {
 
 using namespace test;
 
-// --- A merge by the definition (design, section 6), element by element. ---
+// --- A merge by the definition (README, "Merging"), element by element. ---
 
 struct Inputs {
   TestModel base;

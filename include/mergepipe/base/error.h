@@ -67,7 +67,7 @@ tl::unexpected<Error> Fail(Args&&... args) {
 }
 
 /// The error of a system call: `subject: <verb>: <strerror>`. ENOSPC, EDQUOT and ENOMEM become
-/// kNoSpace, all else kIo.
+/// kNoSpace, all else kIo; the remedy follows from the number.
 Error SystemError(int errno_value, std::string subject, std::string_view verb);
 
 /// Collects problems that are to be reported together.

@@ -84,9 +84,8 @@ std::vector<FileRange> FingerprintSamples(uint64_t data_begin, uint64_t file_siz
 /// Bytes of all samples of a model.
 uint64_t FingerprintBytes(const ModelLayout& layout);
 
-/// XXH3-128 over, in index order, each file's name, size, header hash and samples (design:
-/// "Fingerprint"). Opens files through `files`: give it a counting one when the bytes are to be
-/// charged.
+/// XXH3-128 over, in index order, each file's name, size, header hash and samples. Opens files
+/// through `files`: give it a counting one when the bytes are to be charged.
 Result<Hash128> TakeFingerprint(FileSystem& files, const ModelLayout& layout);
 
 }  // namespace mergepipe

@@ -14,13 +14,22 @@ namespace mergepipe {
 /// Where the parts of one target live while it is made. All are beside the target, so that the
 /// rename stays within one filesystem.
 struct StagingPaths {
-  std::string target;   ///< absolute
-  std::string parent;   ///< of the target
-  std::string staging;  ///< ".<name>.mergepipe-<plan id>"
-  std::string lock;     ///< ".<name>.mergepipe.lock"
+  std::string target;    ///< absolute
+  std::string parent;    ///< of the target
+  std::string staging;   ///< ".<name>.mergepipe-<plan id>"
+  std::string lock;      ///< ".<name>.mergepipe.lock"
+  std::string previous;  ///< ".<name>.mergepipe-previous": see PreviousName
 
   static StagingPaths For(const std::string& target, const std::string& plan_id);
 };
+
+/// The name beside `target` that holds the old directory for a moment where a filesystem cannot
+/// exchange two names at once (NFS, Lustre, GPFS). A killed exchange leaves it behind.
+std::string PreviousName(const std::string& target);
+
+/// Settles what a killed exchange left behind, under the lock of the target: the old directory gets
+/// its name back if the target is missing, and goes if the new one is in place.
+Status SettleExchange(FileSystem& files, const StagingPaths& paths);
 
 /// Moments of publishing at which a crash must lose nothing. A test stops at each.
 enum class PublishPoint {
@@ -38,8 +47,9 @@ using PublishHook = std::function<Status(PublishPoint)>;
 /// Makes the finished staging directory the target. Every file in it must be synced already. Order:
 /// sync the staging directory (and `subdirectories` of it), rename (to a name that must not exist,
 /// or, with `overwrite`, in exchange with what is there), sync the parent, remove the old one.
-/// `renamed`, if given, tells after a failure whether the target is the new one already: then the
-/// staging name holds the old one, or nothing.
+/// An old directory that cannot be removed (NFS keeps open files) stays under the staging name;
+/// that is no error. `renamed`, if given, tells after a failure whether the target is the new one
+/// already: then the staging name holds the old one, or nothing.
 Status PublishDirectory(FileSystem& files, const StagingPaths& paths,
                         const std::vector<std::string>& subdirectories, bool overwrite,
                         const PublishHook& hook = {}, bool* renamed = nullptr);

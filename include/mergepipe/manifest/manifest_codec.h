@@ -35,6 +35,9 @@ std::string SerializeManifest(const Manifest& manifest);
 /// The manifest_hash in the text that SerializeManifest gives.
 std::string ManifestHash(const Manifest& manifest);
 
+/// Whether `text` is a manifest of this program, of whatever version and however damaged.
+bool LooksLikeManifest(const std::string& text);
+
 /// A manifest read from a file, checked before use: names are plain relative paths, sizes and
 /// shapes hold together. Errors as ParsePlan's.
 Result<Manifest> ParseManifest(const std::string& text, const std::string& subject);

@@ -79,6 +79,11 @@ Result<CheckpointDistance> DiffCheckpoints(FileSystem& files, const std::string&
 Result<std::vector<std::string>> DiffRecords(FileSystem& files, const RecordPlaces& places,
                                              const std::string& a, const std::string& b);
 
+/// The path of a checkpoint that is named by its path or its registered id; `argument` itself if it
+/// is neither.
+Result<std::string> CheckpointPath(FileSystem& files, const std::string& catalog,
+                                   const std::string& argument);
+
 /// Whether `argument` is a checkpoint (a directory with weights, or a weight file) rather than a
 /// record or a run.
 bool IsCheckpoint(FileSystem& files, const std::string& argument);
