@@ -28,7 +28,7 @@ Status SettleExchange(FileSystem& files, const StagingPaths& paths) {
 
 Status PublishDirectory(FileSystem& files, const StagingPaths& paths,
                         const std::vector<std::string>& subdirectories, bool overwrite,
-                        const PublishHook& hook, bool* renamed) {
+                        const PublishHook& hook, PublishReport* report) {
   const auto reach = [&](PublishPoint point) { return hook ? hook(point) : Status(); };
 
   MERGEPIPE_RETURN_IF_ERROR(reach(PublishPoint::kBeforeDirectorySync));
@@ -45,7 +45,7 @@ Status PublishDirectory(FileSystem& files, const StagingPaths& paths,
   }
   MERGEPIPE_RETURN_IF_ERROR(files.Rename(
       paths.staging, paths.target, there ? RenameMode::kExchange : RenameMode::kMustNotExist));
-  if (renamed != nullptr) *renamed = true;
+  if (report != nullptr) report->renamed = true;
 
   MERGEPIPE_RETURN_IF_ERROR(
       reach(there ? PublishPoint::kAfterExchange : PublishPoint::kAfterRename));
@@ -53,7 +53,7 @@ Status PublishDirectory(FileSystem& files, const StagingPaths& paths,
 
   if (there) {
     MERGEPIPE_RETURN_IF_ERROR(reach(PublishPoint::kBeforeOldRemoval));
-    static_cast<void>(files.Remove(paths.staging));
+    if (!files.Remove(paths.staging) && report != nullptr) report->leftover = paths.staging;
   }
   return reach(PublishPoint::kDone);
 }

@@ -247,6 +247,9 @@ Status Finish(FileSystem& files, RootState& state, const std::vector<std::string
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   outcome.warnings = request.planned.warnings;
   WarnOfIntegers(state.manifest, outcome.warnings);
+  if (const std::string& leftover = state.staging->leftover(); !leftover.empty()) {
+    outcome.warnings.push_back("the replaced output could not be removed: " + leftover);
+  }
   RecordRun(files, request, state.manifest, *state.folder, std::move(reports), outcome);
   outcome.manifest = std::move(state.manifest);
   return {};

@@ -134,7 +134,7 @@ Result<std::unique_ptr<Staging>> Staging::Create(FileSystem& files, const MergeT
 Staging::~Staging() {
   // An error here leaves a directory that the next run of this plan removes. Once the target is
   // the new one, the staging name may hold the old one, which is not removed after an error.
-  if (created_ && !published_) static_cast<void>(files_.Remove(paths_.staging));
+  if (created_ && !published()) static_cast<void>(files_.Remove(paths_.staging));
 }
 
 Result<ManifestFile> Staging::AddFile(const std::string& name, const std::string& text) {
@@ -152,7 +152,7 @@ Result<ManifestFile> Staging::AddFile(const std::string& name, const std::string
 }
 
 Status Staging::Publish(bool overwrite, const PublishHook& hook) {
-  return PublishDirectory(files_, paths_, subdirectories_, overwrite, hook, &published_);
+  return PublishDirectory(files_, paths_, subdirectories_, overwrite, hook, &report_);
 }
 
 namespace {

@@ -34,7 +34,9 @@ class Staging {
   Staging& operator=(const Staging&) = delete;
 
   const std::string& directory() const { return paths_.staging; }
-  bool published() const { return published_; }
+  bool published() const { return report_.renamed; }
+  /// The replaced output, if it could not be removed.
+  const std::string& leftover() const { return report_.leftover; }
 
   /// Makes `name` (with '/' for subdirectories) with `text`, synced, and returns its record.
   Result<ManifestFile> AddFile(const std::string& name, const std::string& text);
@@ -50,7 +52,7 @@ class Staging {
   std::unique_ptr<FileLock> lock_;
   std::vector<std::string> subdirectories_;
   bool created_ = false;
-  bool published_ = false;
+  PublishReport report_;
 };
 
 /// Copies the base's side files into the staging directory, config.json with the output's dtype,

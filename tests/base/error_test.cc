@@ -47,7 +47,8 @@ TEST(SystemError, TellsALackOfSpaceFromOtherFailures) {
   for (const int error : {EIO, EACCES, ENOENT, EROFS}) {
     EXPECT_EQ(SystemError(error, "f", "write").kind(), ErrorKind::kIo) << error;
   }
-  EXPECT_EQ(SystemError(EACCES, "f", "open").ToString(), "f: cannot open: Permission denied");
+  EXPECT_EQ(SystemError(EACCES, "f", "open").ToString(),
+            "f: cannot open: Permission denied; check the permissions, or choose another place");
 }
 
 TEST(ProblemList, ReportsAllTogether) {

@@ -36,8 +36,10 @@ class Disk {
   }
 
   Status Publish(const PublishHook& hook = {}) {
-    return PublishDirectory(files_, paths_, {"sub"}, overwrite_, hook);
+    report_ = {};
+    return PublishDirectory(files_, paths_, {"sub"}, overwrite_, hook, &report_);
   }
+  const PublishReport& report() const { return report_; }
   Status PublishUntil(PublishPoint stop) {
     return Publish([&](PublishPoint point) {
       return point == stop ? Status(tl::unexpected(kStopped)) : Status();
@@ -68,6 +70,7 @@ class Disk {
   FaultFileSystem files_{memory_};
   StagingPaths paths_ = StagingPaths::For("/work/out", "plan");
   bool overwrite_;
+  PublishReport report_;
 };
 
 // Runs `publish` on a fresh disk, crashes it in every way, and passes the target's state to
@@ -176,13 +179,36 @@ TEST(Publish, AFailureOfAnyOperationIsReportedAndLosesNothing) {
           with_old,
           [&](Disk& disk) {
             disk.files().FailAt(n, error, FaultFileSystem::Repeat::kForever);
-            EXPECT_EQ(ErrorOf(disk.Publish()), error);
+            const bool removal = counted.files().log()[n].starts_with("Remove");
+            const Status status = disk.Publish();
+            if (removal) {
+              EXPECT_TRUE(status);
+              EXPECT_EQ(disk.report().leftover, disk.paths().staging);
+            } else {
+              EXPECT_EQ(ErrorOf(status), error);
+            }
           },
           [&](const std::string& target) {
             EXPECT_TRUE(target == "new" || target == (with_old ? "old" : "absent")) << target;
           });
     }
   }
+}
+
+TEST(SettleExchange, GivesTheOldDirectoryItsNameBackOrRemovesIt) {
+  Disk disk(true);
+  // Killed after the first rename of an exchange by hand: the target is away.
+  ASSERT_TRUE(disk.memory().Rename("/work/out", disk.paths().previous, RenameMode::kReplace));
+  ASSERT_TRUE(SettleExchange(disk.memory(), disk.paths()));
+  EXPECT_EQ(disk.Target(), "old");
+  EXPECT_EQ(disk.Staging(), "new");
+  // Killed after the second: the new one is in place.
+  ASSERT_TRUE(disk.memory().Rename("/work/out", disk.paths().previous, RenameMode::kReplace));
+  ASSERT_TRUE(disk.memory().Rename(disk.paths().staging, "/work/out", RenameMode::kReplace));
+  ASSERT_TRUE(SettleExchange(disk.memory(), disk.paths()));
+  EXPECT_EQ(disk.Target(), "new");
+  EXPECT_FALSE(disk.memory().Exists(disk.paths().previous).value());
+  ASSERT_TRUE(SettleExchange(disk.memory(), disk.paths()));  // nothing to settle
 }
 
 TEST(Publish, WithoutOverwriteATargetIsLeftAlone) {

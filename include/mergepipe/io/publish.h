@@ -44,14 +44,19 @@ enum class PublishPoint {
 /// Called at each point; an error stops the publishing there, as a crash would.
 using PublishHook = std::function<Status(PublishPoint)>;
 
+/// How far a publishing came, also when it failed.
+struct PublishReport {
+  bool renamed =
+      false;  ///< the target is the new directory; the staging name holds the old one, or nothing
+  std::string leftover;  ///< the old directory, if it could not be removed (NFS keeps open files):
+                         ///< no failure
+};
+
 /// Makes the finished staging directory the target. Every file in it must be synced already. Order:
 /// sync the staging directory (and `subdirectories` of it), rename (to a name that must not exist,
 /// or, with `overwrite`, in exchange with what is there), sync the parent, remove the old one.
-/// An old directory that cannot be removed (NFS keeps open files) stays under the staging name;
-/// that is no error. `renamed`, if given, tells after a failure whether the target is the new one
-/// already: then the staging name holds the old one, or nothing.
 Status PublishDirectory(FileSystem& files, const StagingPaths& paths,
                         const std::vector<std::string>& subdirectories, bool overwrite,
-                        const PublishHook& hook = {}, bool* renamed = nullptr);
+                        const PublishHook& hook = {}, PublishReport* report = nullptr);
 
 }  // namespace mergepipe
