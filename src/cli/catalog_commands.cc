@@ -1,18 +1,16 @@
 #include <fmt/format.h>
 
-#include <cstdio>
 #include <nlohmann/json.hpp>
 
 #include "cli/command.h"
 #include "cli/merge_arguments.h"
+#include "cli/render.h"
 #include "mergepipe/base/units.h"
 #include "mergepipe/run/demo.h"
 #include "mergepipe/run/models.h"
 
 namespace mergepipe {
 namespace {
-
-void Print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
 
 struct InitDbCommand {
   std::string catalog;

@@ -1,5 +1,3 @@
-#include <cstdio>
-
 #include "cli/command.h"
 #include "cli/merge_arguments.h"
 #include "cli/render.h"
@@ -7,8 +5,6 @@
 
 namespace mergepipe {
 namespace {
-
-void Print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
 
 void PrintWarnings(const std::vector<std::string>& warnings) {
   for (const std::string& warning : warnings) LogWarning(warning);

@@ -1,6 +1,4 @@
 #include <fmt/format.h>
-#include <cstdio>
-
 #include "cli/command.h"
 #include "cli/merge_arguments.h"
 #include "cli/render.h"
@@ -9,8 +7,6 @@ namespace mergepipe {
 namespace {
 
 constexpr size_t kDiffRows = 20;
-
-void Print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
 
 struct VerifyCommand {
   std::string directory;

@@ -9,6 +9,9 @@
 /// Results as text for people and as JSON for programs. Nothing else prints.
 namespace mergepipe {
 
+/// Writes a rendered result to stdout. Main checks at the end that it has arrived.
+void Print(const std::string& text);
+
 /// The [OK] line and what follows it.
 std::string RenderMerge(const MergeOptions& options, const MergeOutcome& outcome);
 std::string RenderMergeJson(const MergeOptions& options, const MergeOutcome& outcome);

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <cstdio>
 #include <nlohmann/json.hpp>
 
 #include "cli/render.h"
@@ -37,6 +38,8 @@ uint64_t SelectedBytesOf(const Plan& plan, size_t expert) {
 }
 
 }  // namespace
+
+void Print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
 
 std::string OkLine(const std::string& target, const MergeOutcome& outcome) {
   std::string experts;

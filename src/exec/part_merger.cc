@@ -30,12 +30,6 @@ uint64_t SelectedTotal(const TensorPart& part) {
   return elements;
 }
 
-BlockSet TouchedBlocks(const TensorPart& part) {
-  BlockSet touched(part.selected.empty() ? 0 : part.selected.front().size());
-  for (const BlockSet& blocks : part.selected) touched.Unite(blocks);
-  return touched;
-}
-
 bool IsTouched(const TensorPart& part, uint64_t block) {
   return part.merge &&
          std::any_of(part.selected.begin(), part.selected.end(),
@@ -325,19 +319,15 @@ Status PartMerger::CompareChunk(const TensorPart& part, uint64_t begin, uint64_t
   return {};
 }
 
-Status PartMerger::WriteChunk(const TensorPart& part, const BlockSet& touched, uint64_t begin,
-                              uint64_t end) {
+Status PartMerger::WriteChunk(const TensorPart& part, uint64_t begin, uint64_t end) {
   const BlockGeometry geometry = GeometryOf(part);
   const uint64_t size = DTypeSize(part.out_dtype);
   const bool converts = part.out_dtype != part.base.dtype;
-  const auto is_touched = [&](uint64_t block) {
-    return part.merge && touched.Contains(BlockIndex(block));
-  };
   WritableFile& file = outputs_.At(part.out_file);
   for (uint64_t first = begin; first < end;) {
-    const bool from_out = converts || is_touched(first);
+    const bool from_out = converts || IsTouched(part, first);
     uint64_t last = first + 1;
-    while (last < end && (converts || is_touched(last)) == from_out) ++last;
+    while (last < end && (converts || IsTouched(part, last)) == from_out) ++last;
     const uint64_t bytes = geometry.ElementsBetween(first, last) * size;
     const std::byte* data =
         BlockOf(from_out ? out_ : base_, part, part.out_dtype, begin, first).data();
@@ -355,7 +345,6 @@ Status PartMerger::WriteChunk(const TensorPart& part, const BlockSet& touched, u
 
 Result<PartOutcome> PartMerger::MakeBlocks(const TensorPart& part, const TensorMerge* tensor,
                                            PartReport& report) {
-  const BlockSet touched = TouchedBlocks(part);
   return ForEachChunk(part, [&](uint64_t begin, uint64_t end) -> Status {
     MERGEPIPE_RETURN_IF_ERROR(LoadBase(part, begin, end));
     if (tensor != nullptr && !Holds(part)) MERGEPIPE_RETURN_IF_ERROR(LoadExperts(part, begin, end));
@@ -371,7 +360,7 @@ Result<PartOutcome> PartMerger::MakeBlocks(const TensorPart& part, const TensorM
         report.inputs[input] += block[input];
       report.made += block.back();
     }
-    return WriteChunk(part, touched, begin, end);
+    return WriteChunk(part, begin, end);
   });
 }
 

@@ -72,7 +72,7 @@ class PartMerger {
   Status MakeBlock(const TensorPart& part, const TensorMerge* tensor, uint64_t chunk_begin,
                    uint64_t block, PartReport& report, std::vector<NonFiniteCount>& counts);
   Status CompareChunk(const TensorPart& part, uint64_t begin, uint64_t end, PartReport& report);
-  Status WriteChunk(const TensorPart& part, const BlockSet& touched, uint64_t begin, uint64_t end);
+  Status WriteChunk(const TensorPart& part, uint64_t begin, uint64_t end);
 
   Communicator& communicator_;
   const Slice& slice_;
