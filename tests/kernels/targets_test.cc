@@ -10,6 +10,7 @@
 #include "mergepipe/kernels/nonfinite.h"
 #include "mergepipe/kernels/output.h"
 #include "mergepipe/kernels/philox.h"
+#include "mergepipe/kernels/statistics.h"
 #include "mergepipe/kernels/ties.h"
 
 namespace mergepipe {
@@ -70,10 +71,28 @@ void HashSums(Hasher& hasher) {
   HashFloats(sum, hasher);
 }
 
+void HashStatistics(Hasher& hasher) {
+  constexpr size_t kElements = 67'003;
+  for (const DType from : kFloatTypes) {
+    const auto base = SampleStored(from, kElements, 5);
+    for (const DType to : kFloatTypes) {
+      const auto expert = SampleStored(to, kElements, 6);
+      const DeltaSums sums = SumDeltas({to, expert}, {from, base});
+      hasher.Update(std::as_bytes(std::span(sums.sketch)));
+      hasher.Update(std::bit_cast<uint64_t>(sums.sum_squares));
+      hasher.Update(std::bit_cast<uint32_t>(sums.max_abs));
+      hasher.Update(sums.nonzeros);
+      hasher.Update(sums.nonfinite);
+    }
+    hasher.Update(std::bit_cast<uint64_t>(SumSquares({from, base})));
+  }
+}
+
 Hash128 HashEverything() {
   Hasher hasher;
   HashStored(hasher);
   HashSums(hasher);
+  HashStatistics(hasher);
   return hasher.Finish();
 }
 
