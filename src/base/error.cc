@@ -1,5 +1,6 @@
 #include "mergepipe/base/error.h"
 
+#include <algorithm>
 #include <cassert>
 #include <cerrno>
 #include <cstring>
@@ -81,7 +82,10 @@ void ProblemList::Add(std::string subject, std::string what, std::string remedy)
 }
 
 void ProblemList::Add(const Error& error) {
-  problems_.insert(problems_.end(), error.problems().begin(), error.problems().end());
+  for (const Problem& problem : error.problems()) {
+    if (std::find(problems_.begin(), problems_.end(), problem) == problems_.end())
+      problems_.push_back(problem);
+  }
 }
 
 Status ProblemList::ToStatus(ErrorKind kind) const {

@@ -9,6 +9,8 @@
 #include "catalog/plan_run_rows.h"
 #include "catalog/row_reader.h"
 #include "catalog/sqlite.h"
+#include "catalog/statistics_models.h"
+#include "catalog/statistics_rows.h"
 #include "mergepipe/base/text.h"
 
 namespace mergepipe {
@@ -32,8 +34,7 @@ class SqliteCatalog final : public Catalog {
   }
 
   Status PutModels(const std::vector<ModelRecord>& models) override {
-    MERGEPIPE_ASSIGN_OR_RETURN(auto transaction,
-                               Transaction::Begin(*connection_, Transaction::Mode::kWrite));
+    MERGEPIPE_ASSIGN_OR_RETURN(auto transaction, BeginWrite());
     for (const ModelRecord& model : models) {
       MERGEPIPE_RETURN_IF_ERROR(WriteModelRows(*connection_, model));
     }
@@ -43,8 +44,7 @@ class SqliteCatalog final : public Catalog {
   Status PutPlan(const std::string& plan_id, const std::string& plan_hash,
                  const std::string& json) override {
     const PlanRow plan{plan_id, plan_hash, json};
-    MERGEPIPE_ASSIGN_OR_RETURN(auto transaction,
-                               Transaction::Begin(*connection_, Transaction::Mode::kWrite));
+    MERGEPIPE_ASSIGN_OR_RETURN(auto transaction, BeginWrite());
     MERGEPIPE_ASSIGN_OR_RETURN(const auto known, ReadPlanRow(*connection_, plan_id));
     if (known) {
       if (*known == plan) return {};
@@ -61,7 +61,11 @@ class SqliteCatalog final : public Catalog {
     return std::optional(std::move(plan->json));
   }
 
-  Status PutRun(const RunRecord& run) override { return WriteRunRow(*connection_, run); }
+  Status PutRun(const RunRecord& run) override {
+    MERGEPIPE_ASSIGN_OR_RETURN(auto transaction, BeginWrite());
+    MERGEPIPE_RETURN_IF_ERROR(WriteRunRow(*connection_, run));
+    return transaction.Commit();
+  }
 
   Result<std::optional<RunRecord>> FindRun(const std::string& run_id) override {
     return ReadRunRow(*connection_, RunKey::kId, run_id);
@@ -75,6 +79,44 @@ class SqliteCatalog final : public Catalog {
     return ReadTexts("SELECT run_id FROM runs ORDER BY finished_at, key", "runs");
   }
 
+  Status PutStatistics(const StatisticsBatch& batch) override {
+    MERGEPIPE_ASSIGN_OR_RETURN(auto transaction, BeginWrite());
+    MERGEPIPE_RETURN_IF_ERROR(CheckStatisticsModels(*connection_, batch));
+    for (const StatisticsBatch::Set& set : batch.sets) {
+      MERGEPIPE_RETURN_IF_ERROR(WriteSet(StatisticsSet::Of(set.id), set.tensors));
+    }
+    if (!batch.base_tensors.empty()) {
+      MERGEPIPE_RETURN_IF_ERROR(
+          WriteSet(StatisticsSet::OfBase(batch.base, batch.block_size), batch.base_tensors));
+    }
+    return transaction.Commit();
+  }
+
+  Result<std::vector<uint32_t>> StatisticsTensors(const StatisticsId& id) override {
+    return ReadStatisticsTensors(*connection_, StatisticsSet::Of(id));
+  }
+
+  Result<std::vector<uint32_t>> BaseStatisticsTensors(const std::string& base,
+                                                      uint64_t block_size) override {
+    return ReadStatisticsTensors(*connection_, StatisticsSet::OfBase(base, block_size));
+  }
+
+  Result<std::optional<std::vector<BlockStatistics>>> ReadStatistics(const StatisticsId& id,
+                                                                     uint32_t tensor) override {
+    return ReadStatisticsRows(*connection_, StatisticsSet::Of(id), tensor);
+  }
+
+  Result<std::optional<std::vector<BaseBlockStatistics>>> ReadBaseStatistics(
+      const std::string& base, uint64_t block_size, uint32_t tensor) override {
+    return ReadBaseStatisticsRows(*connection_, StatisticsSet::OfBase(base, block_size), tensor);
+  }
+
+  Status DropStatistics(const std::string& base, const std::string& expert) override {
+    MERGEPIPE_ASSIGN_OR_RETURN(auto transaction, BeginWrite());
+    MERGEPIPE_RETURN_IF_ERROR(DropStatisticsSets(*connection_, base, expert));
+    return transaction.Commit();
+  }
+
   Status CheckIntegrity() override {
     MERGEPIPE_ASSIGN_OR_RETURN(const std::string verdict,
                                connection_->QueryText("PRAGMA integrity_check(1)"));
@@ -86,10 +128,24 @@ class SqliteCatalog final : public Catalog {
   }
 
  private:
+  // What is put may be of hours of reading: it is not lost because others write for some seconds.
+  Result<Transaction> BeginWrite() {
+    return Transaction::Begin(*connection_, Transaction::Mode::kPatientWrite);
+  }
+
   Result<std::optional<ModelRecord>> ReadModel(ModelKey key, const std::string& value) {
     MERGEPIPE_ASSIGN_OR_RETURN(auto transaction,
                                Transaction::Begin(*connection_, Transaction::Mode::kRead));
     return ReadModelRows(*connection_, key, value);
+  }
+
+  template <typename TensorStatistics>
+  Status WriteSet(const StatisticsSet& set, const std::vector<TensorStatistics>& tensors) {
+    MERGEPIPE_ASSIGN_OR_RETURN(const int64_t key, MakeStatisticsSet(*connection_, set));
+    for (const TensorStatistics& tensor : tensors) {
+      MERGEPIPE_RETURN_IF_ERROR(WriteStatisticsRows(*connection_, key, set, tensor));
+    }
+    return {};
   }
 
   Result<std::vector<std::string>> ReadTexts(std::string_view sql, const char* place) {
@@ -120,7 +176,7 @@ class SqliteCatalog final : public Catalog {
     for (const std::string& id : runs) {
       MERGEPIPE_RETURN_IF_ERROR(ReadRunRow(*connection_, RunKey::kId, id));
     }
-    return {};
+    return CheckStatisticsRows(*connection_);
   }
 
   std::unique_ptr<Connection> connection_;

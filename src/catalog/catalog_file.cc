@@ -165,4 +165,14 @@ Result<std::unique_ptr<Connection>> OpenCatalogFile(const std::string& path,
   return connection;
 }
 
+Result<std::unique_ptr<Connection>> OpenDamagedFile(const std::string& path,
+                                                    std::chrono::milliseconds busy_timeout) {
+  MERGEPIPE_ASSIGN_OR_RETURN(auto connection,
+                             Connection::Open(PlainName(path), path, busy_timeout));
+  connection->ReadDespiteDamage();
+  MERGEPIPE_RETURN_IF_ERROR(
+      connection->Execute("PRAGMA cell_size_check = ON; PRAGMA mmap_size = 0;"));
+  return connection;
+}
+
 }  // namespace mergepipe

@@ -22,4 +22,8 @@ Status CreateCatalogFile(const std::string& path, std::chrono::milliseconds busy
 Result<std::unique_ptr<Connection>> OpenCatalogFile(const std::string& path,
                                                     std::chrono::milliseconds busy_timeout);
 
+/// Opens an existing file to read what a damaged one still has. Nothing is read yet.
+Result<std::unique_ptr<Connection>> OpenDamagedFile(const std::string& path,
+                                                    std::chrono::milliseconds busy_timeout);
+
 }  // namespace mergepipe

@@ -1,5 +1,6 @@
 #include "catalog/model_rows.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cstdint>
 #include <string_view>
@@ -91,6 +92,10 @@ std::string ModelChecksum(const ModelRecord& model) {
   sum << uint64_t{layout.tensors.size()};
   for (const TensorInfo& tensor : layout.tensors) AddTensor(sum, tensor);
   return sum.ToHex();
+}
+
+Error WrongChecksum(const Connection& connection, const std::string& model) {
+  return connection.Damaged("the checksum of model " + Quote(model) + " is wrong");
 }
 
 /// The `models` row, and what is needed to read the others.
@@ -221,27 +226,60 @@ Status ReadTensors(Connection& connection, const ModelRow& model,
   }
 }
 
+/// The model that `model` is to replace; nothing if there is none, or a damaged one: that can be
+/// put again, but what is known of its blocks may be of other weights.
+Result<std::optional<ModelRecord>> ReadReplaced(Connection& connection, const ModelRecord& model) {
+  auto old = ReadModelRows(connection, ModelKey::kId, model.id);
+  if (!old && old.error().kind() == ErrorKind::kBadInput) return std::nullopt;
+  return old;
+}
+
+/// A key after all others: of two models with one path, the one put last counts.
+Result<int64_t> NextKey(Connection& connection) {
+  return connection.QueryInteger("SELECT coalesce(max(key), 0) + 1 FROM models");
+}
+
+/// Gives the sets of the model with that id to the one that gets `key`, so that they outlive it.
+Status MoveStatistics(Connection& connection, const std::string& id, int64_t key) {
+  for (const char* role : {"base", "expert"}) {
+    MERGEPIPE_ASSIGN_OR_RETURN(
+        Statement move,
+        connection.Prepare(std::string("UPDATE statistics_sets SET ") + role + " = ?1 WHERE " +
+                           role + " = (SELECT key FROM models WHERE id = ?2)"));
+    move.Bind(key, id);
+    MERGEPIPE_RETURN_IF_ERROR(move.Run());
+  }
+  return {};
+}
+
 Result<int64_t> WriteModelRow(Connection& connection, const ModelRecord& model) {
   const ModelLayout& layout = model.layout;
+  MERGEPIPE_ASSIGN_OR_RETURN(const auto old, ReadReplaced(connection, model));
+  if (old && old->layout.path != layout.path) {
+    return Fail(ErrorKind::kBadInput, "model " + Quote(model.id),
+                "was registered for " + Quote(old->layout.path) + " meanwhile",
+                "run the same command again");
+  }
+  MERGEPIPE_ASSIGN_OR_RETURN(const int64_t key, NextKey(connection));
+  if (old && SameWeights(*old, model)) {
+    MERGEPIPE_RETURN_IF_ERROR(MoveStatistics(connection, model.id, key));
+  }
   MERGEPIPE_ASSIGN_OR_RETURN(Statement remove,
                              connection.Prepare("DELETE FROM models WHERE id = ?1"));
   remove.Bind(model.id);
   MERGEPIPE_RETURN_IF_ERROR(remove.Run());
   MERGEPIPE_ASSIGN_OR_RETURN(
       Statement insert,
-      connection.Prepare("INSERT INTO models (id, path, directory, is_directory, index_name, "
+      connection.Prepare("INSERT INTO models (key, id, path, directory, is_directory, index_name, "
                          "config_present, tie_word_embeddings, quantization, fingerprint, "
                          "registered_at, checksum) "
-                         "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) RETURNING key"));
-  insert.Bind(model.id, layout.path, layout.directory, int64_t{layout.is_directory},
+                         "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)"));
+  insert.Bind(key, model.id, layout.path, layout.directory, int64_t{layout.is_directory},
               layout.index_name, int64_t{layout.config.present},
               int64_t{layout.config.tie_word_embeddings}, layout.config.quantization,
               model.fingerprint.ToHex(), model.registered_at, ModelChecksum(model));
-  MERGEPIPE_ASSIGN_OR_RETURN(const bool found, insert.Step());
-  const auto key = found ? insert.Integer(0) : std::nullopt;
-  if (!key) return Fail(connection.Damaged("a new model got no key"));
   MERGEPIPE_RETURN_IF_ERROR(insert.Run());
-  return *key;
+  return key;
 }
 
 Status WriteFiles(Connection& connection, int64_t key, const std::vector<ModelFile>& files) {
@@ -284,18 +322,16 @@ Status WriteTensors(Connection& connection, int64_t key, const std::vector<Tenso
   return {};
 }
 
-}  // namespace
-
-Result<std::optional<ModelRecord>> ReadModelRows(Connection& connection, ModelKey key,
-                                                 const std::string& value) {
+Result<Statement> SelectModel(Connection& connection, std::string_view condition) {
   constexpr std::string_view kColumns =
       "SELECT key, id, path, directory, is_directory, index_name, config_present, "
       "tie_word_embeddings, quantization, fingerprint, registered_at, checksum FROM models ";
-  const std::string_view condition =
-      key == ModelKey::kId ? "WHERE id = ?1" : "WHERE path = ?1 ORDER BY key DESC LIMIT 1";
-  MERGEPIPE_ASSIGN_OR_RETURN(Statement rows,
-                             connection.Prepare(std::string(kColumns).append(condition)));
-  rows.Bind(value);
+  return connection.Prepare(std::string(kColumns).append(condition));
+}
+
+/// The model in the first row. `value` names it in errors.
+Result<std::optional<ModelRecord>> ReadSelected(Connection& connection, Statement& rows,
+                                                const std::string& value) {
   MERGEPIPE_ASSIGN_OR_RETURN(const bool found, rows.Step());
   if (!found) return std::nullopt;
   MERGEPIPE_ASSIGN_OR_RETURN(ModelRow model,
@@ -306,12 +342,35 @@ Result<std::optional<ModelRecord>> ReadModelRows(Connection& connection, ModelKe
   MERGEPIPE_RETURN_IF_ERROR(ReadTensors(connection, model, layout.tensors));
   const std::string problem = ModelProblem(model.record);
   if (!problem.empty()) return Fail(connection.Damaged(problem));
-  // A damaged index can lead to the row of another model, whole in itself.
-  const bool asked_for = (key == ModelKey::kId ? model.record.id : layout.path) == value;
-  if (!asked_for || ModelChecksum(model.record) != model.checksum) {
-    return Fail(connection.Damaged("the checksum of model " + Quote(value) + " is wrong"));
-  }
+  if (ModelChecksum(model.record) != model.checksum) return Fail(WrongChecksum(connection, value));
   return std::optional(std::move(model.record));
+}
+
+}  // namespace
+
+Result<std::optional<ModelRecord>> ReadModelRows(Connection& connection, ModelKey key,
+                                                 const std::string& value) {
+  const bool by_id = key == ModelKey::kId;
+  MERGEPIPE_ASSIGN_OR_RETURN(
+      Statement rows, SelectModel(connection, by_id ? "WHERE id = ?1"
+                                                    : "WHERE path = ?1 ORDER BY key DESC LIMIT 1"));
+  rows.Bind(value);
+  MERGEPIPE_ASSIGN_OR_RETURN(auto model, ReadSelected(connection, rows, value));
+  // A damaged index can lead to the row of another model, whole in itself.
+  if (model && (by_id ? model->id : model->layout.path) != value) {
+    return Fail(WrongChecksum(connection, value));
+  }
+  return model;
+}
+
+Result<std::optional<ModelRecord>> ReadModelAt(Connection& connection, int64_t key) {
+  MERGEPIPE_ASSIGN_OR_RETURN(Statement rows, SelectModel(connection, "WHERE key = ?1"));
+  rows.Bind(key);
+  return ReadSelected(connection, rows, std::to_string(key));
+}
+
+bool SameWeights(const ModelRecord& a, const ModelRecord& b) {
+  return a.fingerprint == b.fingerprint && LooksUnchanged(a.layout, b.layout);
 }
 
 Status WriteModelRows(Connection& connection, const ModelRecord& model) {

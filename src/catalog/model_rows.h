@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 
@@ -15,8 +16,16 @@ enum class ModelKey { kId, kPath };
 Result<std::optional<ModelRecord>> ReadModelRows(Connection& connection, ModelKey key,
                                                  const std::string& value);
 
-/// Writes a model in place of the one with its id. kInternal, before anything is written, for a
-/// record that could not be read again. Call it in a transaction.
+/// The model in the row with that key, whatever the indexes say; to read damaged files.
+Result<std::optional<ModelRecord>> ReadModelAt(Connection& connection, int64_t key);
+
+/// Whether nothing says that one model's weights are not the other's: as LooksUnchanged, and the
+/// same fingerprint.
+bool SameWeights(const ModelRecord& a, const ModelRecord& b);
+
+/// Writes a model in place of the one with its id. Before anything is written: kInternal for a
+/// record that could not be read again; kBadInput, with the model as subject, if the id is that of
+/// a model with another path (a damaged one gives its id up). Call it in a transaction.
 Status WriteModelRows(Connection& connection, const ModelRecord& model);
 
 }  // namespace mergepipe

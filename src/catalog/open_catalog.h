@@ -9,7 +9,8 @@
 
 namespace mergepipe {
 
-/// How long a call waits for another process's lock.
+/// How long opening and reading wait for another process's lock. What writes waits
+/// Connection::kPatience times as long.
 inline constexpr std::chrono::milliseconds kBusyTimeout{5000};
 
 enum class IfAbsent { kFail, kCreate, kReturnNull };

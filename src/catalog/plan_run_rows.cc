@@ -23,23 +23,68 @@ std::string RunChecksum(const RunRecord& run) {
   return sum.ToHex();
 }
 
-}  // namespace
+Result<Statement> SelectPlan(Connection& connection, std::string_view condition) {
+  return connection.Prepare(
+      std::string("SELECT plan_id, plan_hash, json, checksum FROM plans WHERE ").append(condition));
+}
 
-Result<std::optional<PlanRow>> ReadPlanRow(Connection& connection, const std::string& plan_id) {
-  MERGEPIPE_ASSIGN_OR_RETURN(
-      Statement rows, connection.Prepare("SELECT plan_id, plan_hash, json, checksum FROM plans "
-                                         "WHERE plan_id = ?1"));
-  rows.Bind(plan_id);
+/// The plan in the first row. `place` names it in errors.
+Result<std::optional<PlanRow>> ReadSelectedPlan(const Connection& connection, Statement& rows,
+                                                const std::string& place) {
   MERGEPIPE_ASSIGN_OR_RETURN(const bool found, rows.Step());
   if (!found) return std::nullopt;
-  RowReader row(connection, rows, "plan " + Quote(plan_id));
+  RowReader row(connection, rows, "plan " + Quote(place));
   PlanRow plan;
   plan.plan_id = row.Text();
   plan.plan_hash = row.Text();
   plan.json = row.Text();
-  if (row.Text() != PlanChecksum(plan) || plan.plan_id != plan_id) row.Reject("checksum");
+  if (row.Text() != PlanChecksum(plan)) row.Reject("checksum");
   MERGEPIPE_RETURN_IF_ERROR(row.status());
   return std::optional(std::move(plan));
+}
+
+Result<Statement> SelectRun(Connection& connection, std::string_view condition) {
+  constexpr std::string_view kColumns =
+      "SELECT run_id, plan_id, plan_hash, model_id, output_path, run_directory, manifest_hash, "
+      "finished_at, checksum FROM runs WHERE ";
+  return connection.Prepare(std::string(kColumns).append(condition));
+}
+
+Result<std::optional<RunRecord>> ReadSelectedRun(const Connection& connection, Statement& rows,
+                                                 const std::string& place) {
+  MERGEPIPE_ASSIGN_OR_RETURN(const bool found, rows.Step());
+  if (!found) return std::nullopt;
+  RowReader row(connection, rows, "run " + Quote(place));
+  RunRecord run;
+  for (std::string* field :
+       {&run.run_id, &run.plan_id, &run.plan_hash, &run.model_id, &run.output_path,
+        &run.run_directory, &run.manifest_hash, &run.finished_at}) {
+    *field = row.Text();
+  }
+  if (row.Text() != RunChecksum(run)) row.Reject("checksum");
+  MERGEPIPE_RETURN_IF_ERROR(row.status());
+  return std::optional(std::move(run));
+}
+
+/// For what is whole in itself and is not what was asked for: a damaged index led to it.
+Error WrongRow(const Connection& connection, const std::string& place) {
+  return connection.Damaged(place + ": not a valid checksum");
+}
+
+}  // namespace
+
+Result<std::optional<PlanRow>> ReadPlanRow(Connection& connection, const std::string& plan_id) {
+  MERGEPIPE_ASSIGN_OR_RETURN(Statement rows, SelectPlan(connection, "plan_id = ?1"));
+  rows.Bind(plan_id);
+  MERGEPIPE_ASSIGN_OR_RETURN(auto plan, ReadSelectedPlan(connection, rows, plan_id));
+  if (plan && plan->plan_id != plan_id) return Fail(WrongRow(connection, "plan " + Quote(plan_id)));
+  return plan;
+}
+
+Result<std::optional<PlanRow>> ReadPlanAt(Connection& connection, int64_t key) {
+  MERGEPIPE_ASSIGN_OR_RETURN(Statement rows, SelectPlan(connection, "rowid = ?1"));
+  rows.Bind(key);
+  return ReadSelectedPlan(connection, rows, std::to_string(key));
 }
 
 Status WritePlanRow(Connection& connection, const PlanRow& plan) {
@@ -53,28 +98,24 @@ Status WritePlanRow(Connection& connection, const PlanRow& plan) {
 
 Result<std::optional<RunRecord>> ReadRunRow(Connection& connection, RunKey key,
                                             const std::string& value) {
-  constexpr std::string_view kColumns =
-      "SELECT run_id, plan_id, plan_hash, model_id, output_path, run_directory, manifest_hash, "
-      "finished_at, checksum FROM runs ";
-  const std::string_view condition =
-      key == RunKey::kId ? "WHERE run_id = ?1"
-                         : "WHERE output_path = ?1 ORDER BY finished_at DESC, key DESC LIMIT 1";
-  MERGEPIPE_ASSIGN_OR_RETURN(Statement rows,
-                             connection.Prepare(std::string(kColumns).append(condition)));
+  const bool by_id = key == RunKey::kId;
+  MERGEPIPE_ASSIGN_OR_RETURN(
+      Statement rows,
+      SelectRun(connection, by_id
+                                ? "run_id = ?1"
+                                : "output_path = ?1 ORDER BY finished_at DESC, key DESC LIMIT 1"));
   rows.Bind(value);
-  MERGEPIPE_ASSIGN_OR_RETURN(const bool found, rows.Step());
-  if (!found) return std::nullopt;
-  RowReader row(connection, rows, "run " + Quote(value));
-  RunRecord run;
-  for (std::string* field :
-       {&run.run_id, &run.plan_id, &run.plan_hash, &run.model_id, &run.output_path,
-        &run.run_directory, &run.manifest_hash, &run.finished_at}) {
-    *field = row.Text();
+  MERGEPIPE_ASSIGN_OR_RETURN(auto run, ReadSelectedRun(connection, rows, value));
+  if (run && (by_id ? run->run_id : run->output_path) != value) {
+    return Fail(WrongRow(connection, "run " + Quote(value)));
   }
-  const bool asked_for = (key == RunKey::kId ? run.run_id : run.output_path) == value;
-  if (row.Text() != RunChecksum(run) || !asked_for) row.Reject("checksum");
-  MERGEPIPE_RETURN_IF_ERROR(row.status());
-  return std::optional(std::move(run));
+  return run;
+}
+
+Result<std::optional<RunRecord>> ReadRunAt(Connection& connection, int64_t key) {
+  MERGEPIPE_ASSIGN_OR_RETURN(Statement rows, SelectRun(connection, "key = ?1"));
+  rows.Bind(key);
+  return ReadSelectedRun(connection, rows, std::to_string(key));
 }
 
 Status WriteRunRow(Connection& connection, const RunRecord& run) {

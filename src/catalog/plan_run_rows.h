@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 
@@ -18,6 +19,8 @@ struct PlanRow {
 };
 
 Result<std::optional<PlanRow>> ReadPlanRow(Connection& connection, const std::string& plan_id);
+/// The plan in that row, whatever the index says; to read damaged files.
+Result<std::optional<PlanRow>> ReadPlanAt(Connection& connection, int64_t key);
 /// Fails if there is a plan with that id.
 Status WritePlanRow(Connection& connection, const PlanRow& plan);
 
@@ -26,6 +29,8 @@ enum class RunKey { kId, kOutput };
 /// The run with that id, or the newest of those with that output path.
 Result<std::optional<RunRecord>> ReadRunRow(Connection& connection, RunKey key,
                                             const std::string& value);
+/// The run in that row, whatever the indexes say; to read damaged files.
+Result<std::optional<RunRecord>> ReadRunAt(Connection& connection, int64_t key);
 /// Adds a run, or replaces the one with that id.
 Status WriteRunRow(Connection& connection, const RunRecord& run);
 

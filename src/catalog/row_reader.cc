@@ -44,6 +44,12 @@ Hash128 RowReader::Hash() {
   return hash.value_or(Hash128{});
 }
 
+std::span<const std::byte> RowReader::Blob() {
+  const auto value = row_->Blob(column_++);
+  if (!value) Reject("value");
+  return value.value_or(std::span<const std::byte>());
+}
+
 void RowReader::Reject(std::string_view what) {
   if (!problem_.empty()) return;
   problem_ = place_ + ", column " + std::to_string(column_) + ": not a valid " + std::string(what);

@@ -1,7 +1,9 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -25,6 +27,7 @@ class RowReader {
   std::string Text();
   std::optional<std::string> OptionalText();
   Hash128 Hash();
+  std::span<const std::byte> Blob();  ///< until the statement's next step
 
   /// Notes that the value just read is not a possible `what`.
   void Reject(std::string_view what);

@@ -12,7 +12,7 @@ namespace {
 // signed number; all other numbers are not negative, but for `mtime_ns`. `position` counts from 0
 // without holes. `shape` is the sizes in decimal, separated by commas; empty for rank 0. `checksum`
 // covers what the row, and for a model its rows in the other tables, say: a catalog has no other
-// protection against a changed byte inside a value.
+// protection against a changed byte inside a value. `data` is as statistics_codec.h says.
 constexpr const char* kMigrations[] = {
     // 1: models, plans and runs.
     R"sql(
@@ -86,6 +86,33 @@ constexpr const char* kMigrations[] = {
     ) STRICT;
     CREATE INDEX runs_by_output ON runs (output_path, finished_at, key);
     )sql",
+    // 2: statistics of blocks. A set without an expert is of the base itself. The keys are checked
+    // at the end of a transaction, so that a model that is put again can take its sets along.
+    // `statistics` has rowids: a search in a table without them loads the `data` of every row that
+    // it compares.
+    R"sql(
+    CREATE TABLE statistics_sets (
+      key INTEGER PRIMARY KEY,
+      base INTEGER NOT NULL
+        REFERENCES models ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED,
+      expert INTEGER REFERENCES models ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED,
+      block_size INTEGER NOT NULL,
+      stride INTEGER NOT NULL
+    ) STRICT;
+    CREATE UNIQUE INDEX statistics_sets_by_models
+      ON statistics_sets (base, expert, block_size, stride);
+    CREATE INDEX statistics_sets_by_expert ON statistics_sets (expert);
+
+    CREATE TABLE statistics (
+      set_key INTEGER NOT NULL REFERENCES statistics_sets ON DELETE CASCADE,
+      tensor INTEGER NOT NULL,
+      chunk INTEGER NOT NULL,
+      blocks INTEGER NOT NULL,
+      checksum TEXT NOT NULL,
+      data BLOB NOT NULL,
+      UNIQUE (set_key, tensor, chunk)
+    ) STRICT;
+    )sql",
 };
 
 Status RunMigrations(Connection& connection, int64_t from, int64_t to) {
@@ -95,10 +122,7 @@ Status RunMigrations(Connection& connection, int64_t from, int64_t to) {
   return connection.Execute("PRAGMA user_version = " + std::to_string(to));
 }
 
-Status CheckVersion(const Connection& connection, int64_t version) {
-  if (version < 0) {
-    return Fail(connection.Damaged("schema number " + std::to_string(version)));
-  }
+Status CheckNotNewer(const Connection& connection, int64_t version) {
   if (version > SchemaVersion()) {
     return Fail(ErrorKind::kBadInput, connection.subject(),
                 "was made by a newer mergepipe (schema " + std::to_string(version) +
@@ -130,7 +154,7 @@ Status CheckIsCatalog(Connection& connection) {
                 "choose another --db");
   }
   MERGEPIPE_ASSIGN_OR_RETURN(const int64_t version, connection.QueryInteger("PRAGMA user_version"));
-  return CheckVersion(connection, version);
+  return CheckNotNewer(connection, version);
 }
 
 Status MigrateSchema(Connection& connection) {
@@ -140,7 +164,8 @@ Status MigrateSchema(Connection& connection) {
                              Transaction::Begin(connection, Transaction::Mode::kWrite));
   // Another process may have migrated it while this one waited for the lock.
   MERGEPIPE_ASSIGN_OR_RETURN(version, connection.QueryInteger("PRAGMA user_version"));
-  MERGEPIPE_RETURN_IF_ERROR(CheckVersion(connection, version));
+  MERGEPIPE_RETURN_IF_ERROR(CheckNotNewer(connection, version));
+  if (version < 0) return Fail(connection.Damaged("schema number " + std::to_string(version)));
   MERGEPIPE_RETURN_IF_ERROR(RunMigrations(connection, version, SchemaVersion()));
   return transaction.Commit();
 }

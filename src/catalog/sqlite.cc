@@ -6,11 +6,10 @@
 #include <utility>
 
 #include "mergepipe/base/checked.h"
+#include "mergepipe/base/text.h"
 
 namespace mergepipe {
 namespace {
-
-constexpr char kRebuild[] = "move it away and rebuild it with `mergepipe recover`";
 
 Error DescribeIo(int errno_value, const std::string& subject, const char* text) {
   if (errno_value == ENOLCK || errno_value == EOPNOTSUPP) {
@@ -23,10 +22,10 @@ Error DescribeIo(int errno_value, const std::string& subject, const char* text) 
 
 }  // namespace
 
-Statement::Statement(const Connection* connection, sqlite3_stmt* statement)
-    : connection_(connection), statement_(statement) {}
+Statement::Statement(Connection* connection, sqlite3_stmt* statement)
+    : connection_(connection), statement_(statement, GiveBack{connection}) {}
 
-void Statement::Finalize::operator()(sqlite3_stmt* statement) const { sqlite3_finalize(statement); }
+void Statement::GiveBack::operator()(sqlite3_stmt* statement) const { connection->Keep(statement); }
 
 void Statement::Note(int code) {
   if (bind_code_ == SQLITE_OK) bind_code_ = code;
@@ -49,6 +48,11 @@ void Statement::BindOne(int parameter, const std::optional<std::string>& value) 
   } else {
     Note(sqlite3_bind_null(statement_.get(), parameter));
   }
+}
+
+void Statement::BindOne(int parameter, std::span<const std::byte> value) {
+  const void* data = value.empty() ? static_cast<const void*>("") : value.data();
+  Note(sqlite3_bind_blob64(statement_.get(), parameter, data, value.size(), SQLITE_TRANSIENT));
 }
 
 Result<bool> Statement::Step() {
@@ -80,28 +84,57 @@ std::optional<std::string> Statement::Text(int column) const {
   return std::string(text, *size);
 }
 
+std::optional<std::span<const std::byte>> Statement::Blob(int column) const {
+  if (sqlite3_column_type(statement_.get(), column) != SQLITE_BLOB) return std::nullopt;
+  const auto* data = static_cast<const std::byte*>(sqlite3_column_blob(statement_.get(), column));
+  const auto size = Narrow<size_t>(sqlite3_column_bytes(statement_.get(), column));
+  // No bytes come as a null pointer, and so do some that could not be read.
+  if (!size || (data == nullptr && *size != 0)) return std::nullopt;
+  return std::span(data, *size);
+}
+
 bool Statement::IsNull(int column) const {
   return sqlite3_column_type(statement_.get(), column) == SQLITE_NULL;
 }
 
-Connection::Connection(sqlite3* db, std::string subject) : db_(db), subject_(std::move(subject)) {}
+Connection::Connection(sqlite3* db, std::string subject, std::chrono::milliseconds busy_timeout)
+    : db_(db), subject_(std::move(subject)), busy_timeout_(busy_timeout) {}
 
-Connection::~Connection() { sqlite3_close_v2(db_); }
+Connection::~Connection() {
+  for (const auto& [sql, statement] : idle_) sqlite3_finalize(statement);
+  sqlite3_close_v2(db_);
+}
+
+void Connection::Keep(sqlite3_stmt* statement) {
+  const bool good = sqlite3_reset(statement) == SQLITE_OK;
+  sqlite3_clear_bindings(statement);  // frees large values
+  const char* sql = good ? sqlite3_sql(statement) : nullptr;
+  if (sql == nullptr || !idle_.emplace(sql, statement).second) sqlite3_finalize(statement);
+}
 
 Result<std::unique_ptr<Connection>> Connection::Open(const std::string& file, std::string subject,
                                                      std::chrono::milliseconds busy_timeout) {
   sqlite3* db = nullptr;
   const int code =
       sqlite3_open_v2(file.c_str(), &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_EXRESCODE, nullptr);
-  std::unique_ptr<Connection> connection(new Connection(db, std::move(subject)));
+  std::unique_ptr<Connection> connection(new Connection(db, std::move(subject), busy_timeout));
   if (code != SQLITE_OK) return Fail(connection->Describe(code));
-  sqlite3_busy_timeout(db, Narrow<int>(busy_timeout.count()).value_or(0));
+  connection->WaitForLocks(busy_timeout);
   // The file may be anyone's: its schema gets no say in what our statements do.
   sqlite3_db_config(db, SQLITE_DBCONFIG_DEFENSIVE, 1, nullptr);
   sqlite3_db_config(db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, nullptr);
   sqlite3_db_config(db, SQLITE_DBCONFIG_ENABLE_TRIGGER, 0, nullptr);
   sqlite3_db_config(db, SQLITE_DBCONFIG_ENABLE_VIEW, 0, nullptr);
   return connection;
+}
+
+void Connection::WaitForLocks(std::chrono::milliseconds longest) {
+  sqlite3_busy_timeout(db_, Narrow<int>(longest.count()).value_or(0));
+}
+
+void Connection::ReadDespiteDamage() {
+  sqlite3_db_config(db_, SQLITE_DBCONFIG_DEFENSIVE, 0, nullptr);
+  sqlite3_db_config(db_, SQLITE_DBCONFIG_WRITABLE_SCHEMA, 1, nullptr);
 }
 
 Status Connection::Execute(const std::string& sql) {
@@ -111,6 +144,9 @@ Status Connection::Execute(const std::string& sql) {
 }
 
 Result<Statement> Connection::Prepare(std::string_view sql) {
+  if (const auto idle = idle_.find(sql); idle != idle_.end()) {
+    return Statement(this, idle_.extract(idle).mapped());
+  }
   const auto size = Narrow<int>(sql.size());
   if (!size) return Fail(ErrorKind::kInternal, subject_, "a statement is too long");
   sqlite3_stmt* statement = nullptr;
@@ -136,8 +172,10 @@ Result<std::string> Connection::QueryText(std::string_view sql) {
 }
 
 Error Connection::Damaged(std::string_view detail) const {
-  return Error(ErrorKind::kBadInput, subject_, "the catalog is damaged: " + std::string(detail),
-               kRebuild);
+  // sqlite3 heads some texts with a line that names the database.
+  const std::string_view last_line = detail.substr(detail.rfind('\n') + 1);
+  return Error(ErrorKind::kBadInput, subject_, "the catalog is damaged: " + std::string(last_line),
+               "run `mergepipe recover --db " + Quote(subject_) + "`");
 }
 
 Error Connection::Describe(int code) const {
@@ -152,7 +190,7 @@ Error Connection::Describe(int code) const {
     case SQLITE_NOTADB:
       return Error(ErrorKind::kBadInput, subject_,
                    "is not a mergepipe catalog: not an SQLite file, or its first bytes are damaged",
-                   "choose another --db, or move the file away");
+                   "choose another --db, or move the file away and run `mergepipe recover`");
     case SQLITE_ERROR:  // our statements are valid for the schema: so it is the schema that differs
     case SQLITE_SCHEMA:
     case SQLITE_CORRUPT:
@@ -175,21 +213,28 @@ Error Connection::Describe(int code) const {
 }
 
 Result<Transaction> Transaction::Begin(Connection& connection, Mode mode) {
-  MERGEPIPE_RETURN_IF_ERROR(connection.Execute(mode == Mode::kRead ? "BEGIN" : "BEGIN IMMEDIATE"));
-  return Transaction(&connection);
+  const bool patient = mode == Mode::kPatientWrite;
+  if (patient) connection.WaitForLocks(Connection::kPatience * connection.busy_timeout_);
+  const Status begun = connection.Execute(mode == Mode::kRead ? "BEGIN" : "BEGIN IMMEDIATE");
+  if (begun) return Transaction(&connection);
+  connection.WaitForLocks(connection.busy_timeout_);
+  return Fail(begun.error());
 }
 
 Transaction::Transaction(Transaction&& other) noexcept
     : connection_(std::exchange(other.connection_, nullptr)) {}
 
 Transaction::~Transaction() {
+  if (connection_ == nullptr) return;
+  connection_->WaitForLocks(connection_->busy_timeout_);
   // Some failures have rolled back already.
-  if (connection_ == nullptr || sqlite3_get_autocommit(connection_->db_) != 0) return;
+  if (sqlite3_get_autocommit(connection_->db_) != 0) return;
   sqlite3_exec(connection_->db_, "ROLLBACK", nullptr, nullptr, nullptr);
 }
 
 Status Transaction::Commit() {
   MERGEPIPE_RETURN_IF_ERROR(connection_->Execute("COMMIT"));
+  connection_->WaitForLocks(connection_->busy_timeout_);
   connection_ = nullptr;
   return {};
 }

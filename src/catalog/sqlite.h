@@ -1,9 +1,13 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -19,7 +23,8 @@ namespace mergepipe {
 
 class Connection;
 
-/// A prepared statement. Must not outlive its connection. Parameters and columns count from 1 and
+/// A prepared statement; its connection keeps it for the next one with the same text. Must not
+/// outlive its connection. Parameters and columns count from 1 and
 /// 0, as sqlite3 counts them.
 class Statement {
  public:
@@ -38,33 +43,41 @@ class Statement {
   /// The column's value if it has that type in the current row: a damaged file holds anything.
   std::optional<int64_t> Integer(int column) const;
   std::optional<std::string> Text(int column) const;
+  /// The bytes stay until the next Step.
+  std::optional<std::span<const std::byte>> Blob(int column) const;
   bool IsNull(int column) const;
 
  private:
   friend class Connection;
-  struct Finalize {
+  struct GiveBack {
     void operator()(sqlite3_stmt* statement) const;
+    Connection* connection;
   };
 
-  Statement(const Connection* connection, sqlite3_stmt* statement);
+  Statement(Connection* connection, sqlite3_stmt* statement);
   void BindOne(int parameter, int64_t value);
   void BindOne(int parameter, std::string_view value);
   void BindOne(int parameter, const std::string& value) {
     BindOne(parameter, std::string_view(value));
   }
   void BindOne(int parameter, const std::optional<std::string>& value);
+  void BindOne(int parameter, std::span<const std::byte> value);
   void Note(int code);
 
   const Connection* connection_;
-  std::unique_ptr<sqlite3_stmt, Finalize> statement_;
+  std::unique_ptr<sqlite3_stmt, GiveBack> statement_;
   int bind_code_ = 0;
 };
 
 /// An open database file. For one thread at a time.
 class Connection {
  public:
+  /// How many times as long as all else a patient write waits.
+  static constexpr int kPatience = 12;
+
   /// Opens `file`, which must exist, for writing, or for reading if the system allows no more.
-  /// Nothing is read yet. `subject` is the path that errors name.
+  /// Nothing is read yet. `subject` is the path that errors name; `busy_timeout` is for each lock
+  /// that another process has.
   static Result<std::unique_ptr<Connection>> Open(const std::string& file, std::string subject,
                                                   std::chrono::milliseconds busy_timeout);
   ~Connection();
@@ -72,6 +85,10 @@ class Connection {
   Connection& operator=(const Connection&) = delete;
 
   const std::string& subject() const { return subject_; }
+
+  /// From here on what is whole can be read from a file that was cut, or whose schema is damaged in
+  /// part: sqlite3 refuses the whole of it otherwise. Do not write then.
+  void ReadDespiteDamage();
 
   Status Execute(const std::string& sql);
   Result<Statement> Prepare(std::string_view sql);
@@ -81,15 +98,22 @@ class Connection {
 
   /// The error for a sqlite3 result code that this connection just gave.
   Error Describe(int code) const;
-  /// kBadInput: the file's content is not what this program wrote.
+  /// kBadInput: the file's content is not what this program wrote. Only the last line of `detail`
+  /// is told.
   Error Damaged(std::string_view detail) const;
 
  private:
+  friend class Statement;
   friend class Transaction;
-  Connection(sqlite3* db, std::string subject);
+  Connection(sqlite3* db, std::string subject, std::chrono::milliseconds busy_timeout);
+
+  void Keep(sqlite3_stmt* statement);
+  void WaitForLocks(std::chrono::milliseconds longest);
 
   sqlite3* db_;
   std::string subject_;
+  std::chrono::milliseconds busy_timeout_;
+  std::map<std::string, sqlite3_stmt*, std::less<>> idle_;  // by their text
 };
 
 /// A transaction that is rolled back unless it was committed.
@@ -98,6 +122,9 @@ class Transaction {
   enum class Mode {
     kRead,   ///< one snapshot for several statements
     kWrite,  ///< takes the write lock at once, so that no later statement can find it taken
+    /// kWrite for what took long to make: waits Connection::kPatience times as long for each lock,
+    /// that of the commit too.
+    kPatientWrite,
   };
 
   static Result<Transaction> Begin(Connection& connection, Mode mode);

@@ -10,6 +10,7 @@
 #include "format/safetensors_index.h"
 #include "mergepipe/base/text.h"
 #include "mergepipe/base/units.h"
+#include "mergepipe/format/sparse.h"
 
 namespace mergepipe {
 namespace {
@@ -41,12 +42,19 @@ bool IsIn(const std::vector<DirectoryEntry>& entries, std::string_view name) {
                      [&](const DirectoryEntry& entry) { return entry.name == name; });
 }
 
+Error IsSparse(const std::string& path) {
+  return Error(ErrorKind::kBadInput, path,
+               "it is a sparse output of mergepipe: the blocks that a merge touched, no checkpoint",
+               "make the full checkpoint with `mergepipe materialize`");
+}
+
 // Says why a directory has nothing to read.
 Error NoWeights(const std::string& path, const std::vector<DirectoryEntry>& entries) {
   if (entries.empty()) {
     return Error(ErrorKind::kBadInput, path, "the directory is empty",
                  "give a checkpoint directory");
   }
+  if (IsIn(entries, kSparseName)) return IsSparse(path);
   for (const Refusal& refusal : kRefusals) {
     std::vector<std::string> names;
     for (const DirectoryEntry& entry : entries) {
@@ -224,6 +232,10 @@ void ModelReader::ReadFile(const std::string& name) {
   if (!*exists) return;  // reported with the index
   auto read = ReadSafetensorsFile(files_, path);
   if (!read) return Add(read.error());
+  if (const auto format = read->header.metadata.find("format");
+      format != read->header.metadata.end() && format->second == kSparseFormat) {
+    return Add(IsSparse(path));
+  }
   readable_.back() = true;
   file.info = read->info;
   file.data_begin = read->data_begin;
@@ -283,6 +295,15 @@ uint64_t ModelLayout::WeightBytes() const {
   Bytes sum;
   for (const TensorInfo& tensor : tensors) sum += Bytes(tensor.bytes());
   return sum.count();
+}
+
+bool LooksUnchanged(const ModelLayout& a, const ModelLayout& b) {
+  const auto same_file = [](const ModelFile& x, const ModelFile& y) {
+    return x.name == y.name && x.info.size == y.info.size && x.info.mtime_ns == y.info.mtime_ns &&
+           x.info.inode == y.info.inode && x.header_hash == y.header_hash;
+  };
+  return a.config == b.config &&
+         std::equal(a.files.begin(), a.files.end(), b.files.begin(), b.files.end(), same_file);
 }
 
 Result<ModelLayout> ReadModel(FileSystem& files, const std::string& path) {

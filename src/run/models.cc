@@ -19,12 +19,6 @@ bool IsIdChar(char c) {
          c == '_' || c == '-' || c == '+';
 }
 
-// What makes a file another file; the device number is left out, as it can change with every mount.
-bool SameFile(const ModelFile& a, const ModelFile& b) {
-  return a.name == b.name && a.info.size == b.info.size && a.info.mtime_ns == b.info.mtime_ns &&
-         a.info.inode == b.info.inode && a.header_hash == b.header_hash;
-}
-
 }  // namespace
 
 std::string IdFromPath(const std::string& path) {
@@ -77,15 +71,10 @@ Result<ResolvedModel> ModelResolver::Find(const std::string& argument, const std
   ResolvedModel model;
   MERGEPIPE_ASSIGN_OR_RETURN(ModelLayout layout, ReadModel(files_, path));
   if (stored) model.record = *stored;
-  model.changed = !stored || !FingerprintHolds(*stored, layout);
+  model.changed = !stored || !LooksUnchanged(stored->layout, layout);
   model.record.layout = std::move(layout);
   if (model.changed) model.record.registered_at = TimestampUtc();
   return model;
-}
-
-bool ModelResolver::FingerprintHolds(const ModelRecord& stored, const ModelLayout& now) {
-  return std::equal(stored.layout.files.begin(), stored.layout.files.end(), now.files.begin(),
-                    now.files.end(), SameFile);
 }
 
 Status ModelResolver::Fingerprint(FileSystem& files, ResolvedModel& model) {

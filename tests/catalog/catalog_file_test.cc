@@ -6,8 +6,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <filesystem>
 #include <iterator>
+#include <string>
+#include <thread>
 
 #include "catalog/catalog_file.h"
 #include "catalog/catalog_fixture.h"
@@ -191,6 +194,63 @@ TEST_F(CatalogFileTest, LockedByAnotherConnection) {
   EXPECT_TRUE(Succeeded(catalog->PutModels({PlainModel("m", "x", 1)})));
 }
 
+TEST_F(CatalogFileTest, WritersWaitLongerThanReaders) {
+  using Clock = std::chrono::steady_clock;
+  const ModelRecord model = PlainModel("m", "x", 1);
+  const auto catalog = OpenCatalog(path_, IfAbsent::kCreate, 2 * kShort).value();
+  ASSERT_TRUE(Succeeded(catalog->PutModels({model})));
+  // One that keeps all others away, and a reader, which keeps a writer from its commit.
+  for (const char* lock : {"BEGIN EXCLUSIVE", "BEGIN; SELECT count(*) FROM models"}) {
+    for (size_t call = 0; call < 4; ++call) {
+      SCOPED_TRACE(lock + std::string(", call ") + std::to_string(call));
+      Database other(path_);
+      other.Run(lock);
+      const auto start = Clock::now();
+      std::thread release([&] {
+        std::this_thread::sleep_for(6 * kShort);
+        other.Run("COMMIT");
+      });
+      const StatisticsBatch batch{{}, model.id, 7, {{0, MakeBaseBlocks(5, 2)}}, {&model}};
+      const RunRecord run = MakeRun("r", "/out", "2026-02-03T13:00:00Z");
+      const std::string plan = lock;
+      const Status put = call == 0   ? catalog->PutModels({model})
+                         : call == 1 ? catalog->PutStatistics(batch)
+                         : call == 2 ? catalog->PutPlan(plan, "hash", "{}")
+                                     : catalog->PutRun(run);
+      EXPECT_GE(Clock::now() - start, 6 * kShort);
+      release.join();
+      EXPECT_TRUE(Succeeded(put));
+    }
+  }
+}
+
+TEST_F(CatalogFileTest, ReadersAreAsImpatientAfterAWriteAsBefore) {
+  using Clock = std::chrono::steady_clock;
+  const auto catalog = OpenCatalog(path_, IfAbsent::kCreate, 2 * kShort).value();
+  Database other(path_);
+  const auto expect_impatient = [&] {
+    const auto start = Clock::now();
+    ExpectError(catalog->ModelIds().error(), ErrorKind::kIo, path_, "is locked");
+    EXPECT_LT(Clock::now() - start, 20 * kShort);  // a writer waits 24
+  };
+  ASSERT_TRUE(Succeeded(catalog->PutModels({PlainModel("m", "x", 1)})));
+  other.Run("BEGIN EXCLUSIVE");
+  expect_impatient();
+  const auto start = Clock::now();
+  ExpectError(catalog->PutModels({PlainModel("n", "x", 1)}).error(), ErrorKind::kIo, path_,
+              "is locked");
+  EXPECT_GT(Clock::now() - start, 20 * kShort);
+  expect_impatient();
+  other.Run("COMMIT");
+  // One that is rolled back.
+  ModelRecord refused = PlainModel("m", "x", 1);
+  refused.layout.path = "/elsewhere";
+  EXPECT_FALSE(catalog->PutModels({refused}).has_value());
+  other.Run("BEGIN EXCLUSIVE");
+  expect_impatient();
+  other.Run("COMMIT");
+}
+
 /// Runs `body` as a user without rights, if this one can become one, and gives its exit code.
 template <typename Body>
 int AsNobody(Body body) {
@@ -206,15 +266,23 @@ int AsNobody(Body body) {
 }
 
 TEST_F(CatalogFileTest, ReadOnlyFileReadsButDoesNotWrite) {
-  ASSERT_TRUE(Succeeded(MakeCatalog()->PutModels({RichModel("m")})));
+  const ModelRecord m = RichModel("m");
+  const StatisticsBatch statistics{{}, "m", 7, {{0, MakeBaseBlocks(5, 1)}}, {&m}};
+  {
+    const auto catalog = MakeCatalog();
+    ASSERT_TRUE(Succeeded(catalog->PutModels({RichModel("m")})));
+    ASSERT_TRUE(Succeeded(catalog->PutStatistics(statistics)));
+  }
   ASSERT_EQ(chmod(directory_.c_str(), 0777), 0);
   ASSERT_EQ(chmod(path_.c_str(), 0444), 0);
   EXPECT_EQ(
       AsNobody([&] {
         const auto catalog = MakeCatalog();
         EXPECT_TRUE(SameLayout(catalog->FindModel("m").value()->layout, RichModel("m").layout));
+        EXPECT_EQ(catalog->ReadBaseStatistics("m", 7, 0).value(), MakeBaseBlocks(5, 1));
         ExpectError(catalog->PutModels({RichModel("n")}).error(), ErrorKind::kIo, path_,
                     "read-only");
+        ExpectError(catalog->PutStatistics(statistics).error(), ErrorKind::kIo, path_, "read-only");
       }),
       0);
 }

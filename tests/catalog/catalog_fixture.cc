@@ -4,6 +4,8 @@
 
 #include <filesystem>
 #include <fstream>
+#include <limits>
+#include <random>
 #include <sstream>
 
 namespace mergepipe {
@@ -60,6 +62,12 @@ ModelRecord RichModel(const std::string& id) {
   return model;
 }
 
+std::vector<const ModelRecord*> PointersTo(const std::vector<ModelRecord>& models) {
+  std::vector<const ModelRecord*> pointers;
+  for (const ModelRecord& model : models) pointers.push_back(&model);
+  return pointers;
+}
+
 bool SameLayout(const ModelLayout& a, const ModelLayout& b) {
   return a.path == b.path && a.directory == b.directory && a.is_directory == b.is_directory &&
          a.files == b.files && a.tensors == b.tensors && a.index_name == b.index_name &&
@@ -70,6 +78,33 @@ RunRecord MakeRun(const std::string& run_id, const std::string& output,
                   const std::string& finished_at) {
   return {run_id, "0123456789abcdef", "hash",     "out-model",
           output, "/runs/" + run_id,  "manifest", finished_at};
+}
+
+std::vector<BlockStatistics> MakeBlocks(size_t count, uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::vector<BlockStatistics> blocks(count);
+  for (BlockStatistics& block : blocks) {
+    block.sum_squares = static_cast<double>(random()) * 1e-3;
+    block.max_abs = static_cast<float>(random() % 1000) * 0.37F;
+    block.nonzeros = static_cast<uint32_t>(random());
+    for (int8_t& value : block.sketch) value = static_cast<int8_t>(random() % 255 - 127);
+    block.hash = {random(), random()};
+  }
+  if (count > 0) blocks[0] = {};
+  if (count > 1) blocks[1].max_abs = std::numeric_limits<float>::infinity();
+  if (count > 2) blocks[2].sum_squares = std::numeric_limits<double>::denorm_min();
+  if (count > 3) blocks[3].sum_squares = std::numeric_limits<double>::max();
+  return blocks;
+}
+
+std::vector<BaseBlockStatistics> MakeBaseBlocks(size_t count, uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::vector<BaseBlockStatistics> blocks(count);
+  for (BaseBlockStatistics& block : blocks) {
+    block.sum_squares = static_cast<double>(random()) * 1e-3;
+    block.hash = {random(), random()};
+  }
+  return blocks;
 }
 
 std::string ReadBytes(const std::string& path) {

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "mergepipe/catalog/catalog.h"
 
@@ -16,10 +17,15 @@ namespace mergepipe {
 ModelRecord RichModel(const std::string& id);
 /// A record with one file and `tensors` tensors whose names contain `tag`.
 ModelRecord PlainModel(const std::string& id, const std::string& tag, int tensors);
+std::vector<const ModelRecord*> PointersTo(const std::vector<ModelRecord>& models);
 /// Whether every field is equal.
 bool SameLayout(const ModelLayout& a, const ModelLayout& b);
 RunRecord MakeRun(const std::string& run_id, const std::string& output,
                   const std::string& finished_at);
+
+/// `count` blocks of statistics with all fields set, and extreme values among the first.
+std::vector<BlockStatistics> MakeBlocks(size_t count, uint64_t seed);
+std::vector<BaseBlockStatistics> MakeBaseBlocks(size_t count, uint64_t seed);
 
 std::string ReadBytes(const std::string& path);
 void WriteBytes(const std::string& path, const std::string& bytes);

@@ -52,8 +52,10 @@ TEST_F(CatalogTest, ModelWithoutAnythingRoundTrips) {
 TEST_F(CatalogTest, ReplacingAModelRemovesItsOldRows) {
   const auto catalog = MakeCatalog();
   ASSERT_TRUE(Succeeded(catalog->PutModels({RichModel("m"), PlainModel("other", "o", 2)})));
-  ASSERT_TRUE(Succeeded(catalog->PutModels({PlainModel("m", "new", 1)})));
-  ExpectModel(*catalog, PlainModel("m", "new", 1));
+  ModelRecord again = PlainModel("m", "new", 1);
+  again.layout.path = RichModel("m").layout.path;
+  ASSERT_TRUE(Succeeded(catalog->PutModels({again})));
+  ExpectModel(*catalog, again);
   ExpectModel(*catalog, PlainModel("other", "o", 2));
   Database database(path_);
   EXPECT_EQ(database.Text("SELECT count(*) FROM models"), "2");
@@ -70,6 +72,28 @@ TEST_F(CatalogTest, LastOfEqualIdsAndPathsWins) {
       Succeeded(catalog->PutModels({PlainModel("m", "a", 1), PlainModel("m", "b", 2), twin})));
   ExpectModel(*catalog, PlainModel("m", "b", 2));
   EXPECT_EQ(catalog->FindModelByPath(twin.layout.path).value()->id, "twin");
+}
+
+TEST_F(CatalogTest, AnIdOfAnotherPathIsNotTakenOver) {
+  const auto ours = MakeCatalog();
+  ASSERT_FALSE(ours->FindModel("m").value().has_value());
+  const ModelRecord theirs = PlainModel("m", "x", 2);
+  ASSERT_TRUE(Succeeded(Catalog::Open(path_).value()->PutModels({theirs})));
+  ModelRecord other = theirs;  // the same in all but its path, and then in nothing
+  other.layout.path = "/elsewhere/m";
+  ModelRecord foreign = PlainModel("m", "y", 3);
+  foreign.layout.path = "/elsewhere/m";
+  for (const ModelRecord& model : {other, foreign}) {
+    const Error error = ours->PutModels({PlainModel("new", "n", 1), model}).error();
+    EXPECT_EQ(error.ToString(),
+              "model 'm': was registered for '/models/m' meanwhile; run the same command again");
+    EXPECT_EQ(error.kind(), ErrorKind::kBadInput);
+  }
+  // Nor within one call.
+  EXPECT_FALSE(ours->PutModels({PlainModel("n", "n", 1), theirs, other}).has_value());
+  ExpectModel(*ours, theirs);
+  EXPECT_EQ(ours->ModelIds().value(), std::vector<std::string>{"m"});
+  EXPECT_TRUE(Succeeded(ours->CheckIntegrity()));
 }
 
 TEST_F(CatalogTest, ModelIdsAreSorted) {

@@ -74,6 +74,7 @@ Error SystemError(int errno_value, std::string subject, std::string_view verb);
 class ProblemList {
  public:
   void Add(std::string subject, std::string what, std::string remedy = {});
+  /// Problems that are there already are not added again.
   void Add(const Error& error);
   bool empty() const { return problems_.empty(); }
   /// Success if nothing was added, else one Error of `kind` with everything that was.

@@ -64,6 +64,11 @@ struct ModelLayout {
   uint64_t WeightBytes() const;
 };
 
+/// Whether nothing says that one layout's tensors, or what they stand for, are not the other's: the
+/// same files (name, size, time, inode, header) and the same config. Not the device: its number may
+/// change when a filesystem is mounted again.
+bool LooksUnchanged(const ModelLayout& a, const ModelLayout& b);
+
 /// Reads the headers of the checkpoint at `path` (a directory in the Hugging Face layout, or one
 /// .safetensors file) and checks every rule of the format: see format/safetensors.h. All problems
 /// of all files are reported together, as kBadInput. Layouts that are not supported (FP8 and other

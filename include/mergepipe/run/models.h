@@ -34,10 +34,7 @@ class ModelResolver {
   /// `argument` is a registered id or a path; `option` names the option in errors. The fingerprint
   /// is not taken yet.
   Result<ResolvedModel> Find(const std::string& argument, const std::string& option);
-  /// Whether the catalog's fingerprint of this model holds: same files, same sizes, times and
-  /// headers.
-  static bool FingerprintHolds(const ModelRecord& stored, const ModelLayout& now);
-  /// Takes the fingerprint, unless it holds, through `files`.
+  /// Takes the fingerprint through `files`, unless the catalog's holds.
   Status Fingerprint(FileSystem& files, ResolvedModel& model);
   /// Gives a model that is not registered yet an id: its directory's name, or that with a part of
   /// the fingerprint if another model has it (in the catalog, or in `taken`).
