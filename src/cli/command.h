@@ -35,14 +35,17 @@ struct CommandRow {
 std::span<const CommandRow> CommandTable();
 
 RunCommand AddMerge(CLI::App& app);
+RunCommand AddAnalyze(CLI::App& app);
 RunCommand AddPlan(CLI::App& app);
 RunCommand AddReplay(CLI::App& app);
+RunCommand AddMaterialize(CLI::App& app);
 RunCommand AddVerify(CLI::App& app);
 RunCommand AddExplain(CLI::App& app);
 RunCommand AddDiff(CLI::App& app);
 RunCommand AddInitDb(CLI::App& app);
 RunCommand AddRegister(CLI::App& app);
 RunCommand AddModels(CLI::App& app);
+RunCommand AddRecover(CLI::App& app);
 RunCommand AddDemo(CLI::App& app);
 
 }  // namespace mergepipe

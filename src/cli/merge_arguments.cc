@@ -50,6 +50,12 @@ void CheckOnly(const char* option, const std::string& value, const char* support
                std::string("use ") + option + " " + supported);
 }
 
+AnalyzeMode ParseAnalyzeMode(const std::string& text) {
+  if (text == "full") return AnalyzeMode::kFull;
+  if (text == "probe") return AnalyzeMode::kProbe;
+  return text == "none" ? AnalyzeMode::kNone : AnalyzeMode::kAuto;
+}
+
 std::optional<DType> ParseOutDType(const std::string& text) {
   if (text == "f32") return DType::kF32;
   if (text == "f16") return DType::kF16;
@@ -68,6 +74,12 @@ CLI::Validator WholeNumber() {
         return good ? "" : Quote(text) + " is not a whole number from 0 to 2^64 - 1";
       },
       "");
+}
+
+void CheckBlockSize(uint64_t block_size, ProblemList& problems) {
+  if (block_size >= 1 && block_size <= kMaxBlockSize) return;
+  problems.Add("--block-size", fmt::format("{} is out of range", block_size),
+               fmt::format("give 1 to {} elements", kMaxBlockSize));
 }
 
 void AddCatalogOption(CLI::App& app, std::string& catalog) {
@@ -95,7 +107,15 @@ int LimitArguments::Threads() const { return threads > 0 ? threads : DefaultThre
 ExecLimits LimitArguments::ToLimits() const { return {Threads(), BytesOfMb(memory_mb)}; }
 
 void MergeArguments::Add(CLI::App& app, bool needs_target) {
-  PlanOptions& plan = options.plan;
+  AddPlaces(app, needs_target);
+  AddStrategy(app, "Merge");
+  AddTensorRules(app, "Merge");
+  AddBudget(app, "Budget");
+  AddScores(app, "Budget");
+  AddExecution(app, "Execution");
+}
+
+void MergeArguments::AddPlaces(CLI::App& app, bool needs_target) {
   MergeTarget& target = options.target;
   AddCatalogOption(app, options.inputs.catalog);
   app.add_option("--base", options.inputs.base, "base model: a registered id, or a path")
@@ -107,74 +127,100 @@ void MergeArguments::Add(CLI::App& app, bool needs_target) {
                  "the output's name in the catalog [the directory's name]");
   AddRunsOption(app, target.runs_directory);
   app.add_flag("--overwrite", target.overwrite, "replace an earlier output at --out");
+}
 
-  const auto merge = "Merge";
+void MergeArguments::AddStrategy(CLI::App& app, const char* group) {
+  PlanOptions& plan = options.plan;
   app.add_option("--strategy", plan.strategy.name, "how deltas are merged: ties, avg, dare")
       ->capture_default_str()
-      ->group(merge);
+      ->group(group);
   density_option_ = app.add_option("--density,--ties-thr", density,
                                    "kept share of each delta, in (0, 1] [ties 0.6, dare 0.5]")
-                        ->group(merge);
-  app.add_option("--weights", weights, "one weight an expert [1 each]")->group(merge);
+                        ->group(group);
+  app.add_option("--weights", weights, "one weight an expert [1 each]")->group(group);
   app.add_option("--lambda", plan.strategy.lambda, "scale of the merged delta")
       ->capture_default_str()
-      ->group(merge);
+      ->group(group);
   app.add_option("--seed", plan.strategy.seed, "of dare's draws")
       ->capture_default_str()
       ->check(WholeNumber())
-      ->group(merge);
-  app.add_flag("--no-normalize", no_normalize, "do not divide by the sum of weights")->group(merge);
+      ->group(group);
+  app.add_flag("--no-normalize", no_normalize, "do not divide by the sum of weights")->group(group);
   app.add_option("--trim-scope", trim_scope, "ties: rank magnitudes in the tensor or in the block")
       ->capture_default_str()
       ->check(CLI::IsMember({"tensor", "block"}))
-      ->group(merge);
+      ->group(group);
+}
+
+void MergeArguments::AddTensorRules(CLI::App& app, const char* group) {
   app.add_option("--out-dtype", out_dtype, "of float tensors")
       ->capture_default_str()
       ->check(CLI::IsMember({"same", "f32", "f16", "bf16"}))
-      ->group(merge);
+      ->group(group);
   app.add_option("--nonfinite", nonfinite, "what to do about NaN and infinity")
       ->capture_default_str()
       ->check(CLI::IsMember({"error", "allow"}))
-      ->group(merge);
+      ->group(group);
   app.add_option("--missing", missing, "an expert lacks a tensor: refuse, or keep the base's")
       ->capture_default_str()
       ->check(CLI::IsMember({"error", "base"}))
-      ->group(merge);
+      ->group(group);
   app.add_option("--extra", extra, "an expert has a tensor that the base lacks: refuse, or drop it")
       ->capture_default_str()
       ->check(CLI::IsMember({"error", "drop"}))
-      ->group(merge);
+      ->group(group);
+}
 
-  const auto reads = "Budget";
+void MergeArguments::AddBudget(CLI::App& app, const char* group) {
+  PlanOptions& plan = options.plan;
   auto* budget =
       app.add_option("--io-budget-mb", budget_mb, "expert bytes that may be read, in MiB")
           ->capture_default_str()
-          ->group(reads);
+          ->group(group);
   app.add_flag("--no-budget", no_budget, "read whatever --top-p allows")
       ->excludes(budget)
-      ->group(reads);
+      ->group(group);
   app.add_option("--top-p", plan.top_p,
                  "largest share of output blocks that may be touched, in (0, 1]")
       ->capture_default_str()
-      ->group(reads);
+      ->group(group);
   app.add_option("--block-size", plan.block_size, "elements of a block")
       ->capture_default_str()
       ->check(WholeNumber())
-      ->group(reads);
-  app.add_option("--scoring", plan.scoring, "how blocks are ranked: uniform")
+      ->group(group);
+}
+
+void MergeArguments::AddScores(CLI::App& app, const char* group) {
+  PlanOptions& plan = options.plan;
+  app.add_option("--scoring", plan.scoring,
+                 "how blocks are ranked: l2cos, l2, abs, uniform (by a hash, for comparison)")
       ->capture_default_str()
-      ->group(reads);
+      ->group(group);
+  app.add_option(
+         "--analyze", analyze,
+         "where scores come from if the catalog lacks them: probe (= auto) reads samples, full "
+         "reads everything first; what they read counts against the budget; none refuses")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"auto", "full", "probe", "none"}))
+      ->group(group);
+  app.add_flag("--allow-empty", options.allow_empty,
+               "a budget too small to read anything gives a copy of the base")
+      ->group(group);
   app.add_option("--resident-mb", resident_mb,
                  "a tensor whose selected expert bytes fit here is read once, MiB")
       ->capture_default_str()
-      ->group(reads);
+      ->group(group);
+}
 
-  const auto execution = "Execution";
-  app.add_option("--device", device, "cpu")->capture_default_str()->group(execution);
-  app.add_option("--output", output, "full")->capture_default_str()->group(execution);
+void MergeArguments::AddExecution(CLI::App& app, const char* group) {
+  app.add_option("--device", device, "cpu")->capture_default_str()->group(group);
+  app.add_option("--output", output, "full, or sparse: only the blocks that the merge touches")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"full", "sparse"}))
+      ->group(group);
   app.add_option("--gather", gather, "auto, shared: all ranks write into one directory")
       ->capture_default_str()
-      ->group(execution);
+      ->group(group);
   limits.Add(app);
 }
 
@@ -199,7 +245,6 @@ Result<MergeOptions> MergeArguments::ToOptions() const {
   PlanOptions& plan = result.plan;
   ProblemList problems;
   CheckOnly("--device", device, "cpu", ": mergepipe runs on CPUs", problems);
-  CheckOnly("--output", output, "full", " yet", problems);
   if (gather != "shared") CheckOnly("--gather", gather, "auto", " yet", problems);
   CheckRange("--top-p", plan.top_p, plan.top_p > 0 && plan.top_p <= 1, "give a share in (0, 1]",
              problems);
@@ -207,9 +252,7 @@ Result<MergeOptions> MergeArguments::ToOptions() const {
              "give MiB, 0 or more, or --no-budget", problems);
   CheckRange("--resident-mb", resident_mb, resident_mb >= 0 && resident_mb <= kMaxMb,
              "give MiB, 0 or more", problems);
-  CheckRange("--block-size", static_cast<double>(plan.block_size),
-             plan.block_size >= 1 && plan.block_size <= kMaxBlockSize,
-             "give 1 to 16777216 elements", problems);
+  CheckBlockSize(plan.block_size, problems);
   SetStrategy(plan.strategy, problems);
   MERGEPIPE_RETURN_IF_ERROR(problems.ToStatus(ErrorKind::kUsage));
 
@@ -219,6 +262,8 @@ Result<MergeOptions> MergeArguments::ToOptions() const {
   plan.allow_nonfinite = nonfinite == "allow";
   if (missing == "base") plan.missing = MismatchPolicy::kBase;
   if (extra == "drop") plan.extra = MismatchPolicy::kDrop;
+  result.analyze = ParseAnalyzeMode(analyze);
+  if (output == "sparse") result.target.form = OutputForm::kSparse;
   result.limits = limits.ToLimits();
   return result;
 }

@@ -11,6 +11,9 @@ namespace mergepipe {
 /// Refuses what CLI11 would wrap or cut: "-1", "2e3", 2^64.
 CLI::Validator WholeNumber();
 
+/// Refuses a --block-size that no plan can have.
+void CheckBlockSize(uint64_t block_size, ProblemList& problems);
+
 /// Adds --db, with its default from the environment.
 void AddCatalogOption(CLI::App& app, std::string& catalog);
 /// Adds --runs-dir.
@@ -37,6 +40,7 @@ struct MergeArguments {
   bool no_budget = false;
   double resident_mb = 1280;
   std::string out_dtype = "same";
+  std::string analyze = "auto";
   std::string nonfinite = "error";
   std::string missing = "error";
   std::string extra = "error";
@@ -50,6 +54,12 @@ struct MergeArguments {
   Result<MergeOptions> ToOptions() const;
 
  private:
+  void AddPlaces(CLI::App& app, bool needs_target);
+  void AddStrategy(CLI::App& app, const char* group);
+  void AddTensorRules(CLI::App& app, const char* group);
+  void AddBudget(CLI::App& app, const char* group);
+  void AddScores(CLI::App& app, const char* group);
+  void AddExecution(CLI::App& app, const char* group);
   void SetStrategy(StrategyOptions& strategy, ProblemList& problems) const;
 
   CLI::Option* density_option_ = nullptr;

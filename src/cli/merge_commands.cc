@@ -1,7 +1,11 @@
+#include <algorithm>
+#include <charconv>
+
 #include "cli/command.h"
 #include "cli/merge_arguments.h"
 #include "cli/render.h"
 #include "mergepipe/base/log.h"
+#include "mergepipe/base/text.h"
 
 namespace mergepipe {
 namespace {
@@ -10,32 +14,66 @@ void PrintWarnings(const std::vector<std::string>& warnings) {
   for (const std::string& warning : warnings) LogWarning(warning);
 }
 
+// "5,10,25": percentages above 0 and up to 100.
+Result<std::vector<double>> ParsePercents(const std::string& text) {
+  std::vector<double> percents;
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find(',', begin), text.size());
+    double percent = 0;
+    const auto [rest, error] = std::from_chars(text.data() + begin, text.data() + end, percent);
+    const bool good = error == std::errc() && rest == text.data() + end;
+    if (!good || !(percent > 0 && percent <= 100)) {
+      return Fail(ErrorKind::kUsage, "--sweep", Quote(text) + " is not a list of percentages",
+                  "give numbers above 0 and up to 100, as 5,10,25,50,100");
+    }
+    percents.push_back(percent);
+    begin = end + 1;
+  }
+  return percents;
+}
+
 struct MergeCommand {
   MergeArguments arguments;
   bool dry_run = false;
   bool json = false;
+  std::string sweep;
+  CLI::Option* sweep_option = nullptr;
+  double bandwidth = 1000;  ///< MiB/s
+
+  Status RunSweep(CommandContext& context, const MergeOptions& options) const {
+    MERGEPIPE_ASSIGN_OR_RETURN(const std::vector<double> percents, ParsePercents(sweep));
+    if (!context.communicator->is_root()) return {};
+    MERGEPIPE_ASSIGN_OR_RETURN(const std::vector<SweepPoint> points,
+                               SweepMerge(*context.files, options, percents));
+    Print(json ? RenderSweepJson(points) : RenderSweep(options.plan, points));
+    return {};
+  }
 
   Status RunPlan(CommandContext& context) const {
     MERGEPIPE_ASSIGN_OR_RETURN(const MergeOptions options, arguments.ToOptions());
-    MERGEPIPE_ASSIGN_OR_RETURN(const PlannedMerge planned, PlanMerge(*context.files, options));
+    if (sweep_option != nullptr && sweep_option->count() > 0)
+      return context.communicator->Agree(RunSweep(context, options));
+    MERGEPIPE_ASSIGN_OR_RETURN(const PlannedMerge planned,
+                               PlanMerge(*context.files, *context.communicator, options));
+    if (!context.communicator->is_root()) return {};
     PrintWarnings(planned.warnings);
-    Print(json ? planned.plan_text : RenderPlan(planned));
+    Print(json ? planned.plan_text : RenderPlan(planned, options.target.form, bandwidth));
     return {};
   }
 
   Status RunMergeCommand(CommandContext& context) const {
+    if (dry_run) return RunPlan(context);
     MERGEPIPE_ASSIGN_OR_RETURN(MergeOptions options, arguments.ToOptions());
     options.command_line = context.command_line;
-    if (dry_run) {
-      return context.communicator->Agree(context.communicator->is_root() ? RunPlan(context)
-                                                                         : Status());
-    }
     MERGEPIPE_ASSIGN_OR_RETURN(const MergeOutcome outcome,
                                RunMerge(*context.files, *context.communicator, options));
     if (!context.communicator->is_root()) return {};
     PrintWarnings(outcome.warnings);
     for (const RankIo& rank : outcome.manifest.by_rank) LogInfo(DescribeRank(rank));
-    Print(json ? RenderMergeJson(options, outcome) : RenderMerge(options, outcome));
+    if (options.allow_empty && outcome.manifest.io.expert_bytes_read == 0)
+      LogWarning("nothing was read: the output is a copy of the base");
+    Print(json ? RenderMergeJson(options.target.directory, outcome)
+               : RenderMerge(options, outcome));
     return {};
   }
 };
@@ -58,13 +96,23 @@ struct ReplayCommand {
   }
 };
 
+void AddBandwidthOption(CLI::App& app, double& bandwidth) {
+  app.add_option("--bandwidth", bandwidth,
+                 "MiB/s of reading and writing, for the time that a plan estimates")
+      ->capture_default_str()
+      ->check(CLI::Range(1.0, 1e9));
+}
+
 }  // namespace
 
 RunCommand AddMerge(CLI::App& app) {
   const auto command = std::make_shared<MergeCommand>();
   command->arguments.Add(app, true);
-  app.add_flag("--dry-run", command->dry_run,
-               "plan only: print what would be read, and write nothing to --out");
+  app.add_flag(
+      "--dry-run", command->dry_run,
+      "plan only: print what would be read, and write nothing to --out; may read samples of "
+      "the experts for its scores (see --analyze)");
+  AddBandwidthOption(app, command->bandwidth);
   app.add_flag("--json", command->json, "print the result (with --dry-run: the plan) as JSON");
   return [command](CommandContext& context) { return command->RunMergeCommand(context); };
 }
@@ -72,7 +120,13 @@ RunCommand AddMerge(CLI::App& app) {
 RunCommand AddPlan(CLI::App& app) {
   const auto command = std::make_shared<MergeCommand>();
   command->arguments.Add(app, false);
-  app.add_flag("--json", command->json, "print plan.json");
+  command->sweep_option = app.add_option(
+      "--sweep", command->sweep,
+      "compare budgets of so many percent of the expert bytes (5,10,25,50,100), from the catalog "
+      "alone");
+  command->sweep_option->excludes("--io-budget-mb")->excludes("--no-budget");
+  AddBandwidthOption(app, command->bandwidth);
+  app.add_flag("--json", command->json, "print plan.json (with --sweep: the points)");
   return [command](CommandContext& context) { return command->RunPlan(context); };
 }
 

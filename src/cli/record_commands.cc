@@ -58,7 +58,8 @@ struct DiffCommand {
     if (a_is_model || b_is_model) {
       return Fail(ErrorKind::kUsage, a_is_model ? b : a,
                   "is not a checkpoint, and " + (a_is_model ? a : b) + " is one",
-                  "give two checkpoints, two runs, or two records");
+                  "give two checkpoints, two runs, or two records (`mergepipe materialize` makes a "
+                  "checkpoint of a sparse output)");
     }
     if (json) return Fail(ErrorKind::kUsage, "--json", "is for two checkpoints", "leave it out");
     MERGEPIPE_ASSIGN_OR_RETURN(const auto lines, DiffRecords(files, places, a, b));

@@ -10,31 +10,28 @@
 namespace mergepipe {
 namespace {
 
-std::string BudgetText(const std::optional<uint64_t>& budget) {
-  return budget ? FormatBytes(Bytes(*budget)) : std::string("none");
-}
+struct BlockCounts {
+  uint64_t touched = 0;
+  uint64_t all = 0;
+};
 
-uint64_t CandidateBytes(const Plan& plan) {
-  uint64_t bytes = 0;
-  for (const PlannedTensor& tensor : plan.tensors) {
-    for (const ExpertSource& source : tensor.sources) {
-      if (source.present) bytes += tensor.elements() * DTypeSize(source.dtype);
-    }
+BlockCounts MergedBlocks(const Manifest& manifest) {
+  BlockCounts counts;
+  for (const ManifestTensor& tensor : manifest.tensors) {
+    if (tensor.rule != TensorRule::kMerge) continue;
+    counts.touched += tensor.touched_blocks;
+    counts.all += tensor.blocks;
   }
-  return bytes;
+  return counts;
 }
 
-double Percent(uint64_t part, uint64_t whole) {
-  return whole == 0 ? 0 : 100.0 * static_cast<double>(part) / static_cast<double>(whole);
+nlohmann::json ToJson(const std::optional<ErrorBound>& bound) {
+  if (!bound) return nullptr;
+  return {{"unread", bound->unread}, {"rounding", bound->rounding}, {"total", bound->total}};
 }
 
-uint64_t SelectedBytesOf(const Plan& plan, size_t expert) {
-  uint64_t bytes = 0;
-  for (const PlannedTensor& tensor : plan.tensors) {
-    bytes += tensor.ElementsOf(tensor.selected[expert], plan.options.block_size) *
-             DTypeSize(tensor.sources[expert].dtype) * tensor.reads;
-  }
-  return bytes;
+nlohmann::json ToJson(const std::optional<uint64_t>& number) {
+  return number ? nlohmann::json(*number) : nlohmann::json(nullptr);
 }
 
 }  // namespace
@@ -55,30 +52,32 @@ std::string OkLine(const std::string& target, const MergeOutcome& outcome) {
 std::string RenderMerge(const MergeOptions& options, const MergeOutcome& outcome) {
   const Manifest& manifest = outcome.manifest;
   const uint64_t read = manifest.io.probe_bytes_read + manifest.io.expert_bytes_read;
-  uint64_t touched = 0;
-  uint64_t blocks = 0;
-  for (const ManifestTensor& tensor : manifest.tensors) {
-    if (tensor.rule != TensorRule::kMerge) continue;
-    touched += tensor.touched_blocks;
-    blocks += tensor.blocks;
-  }
+  const auto [touched, blocks] = MergedBlocks(manifest);
   std::string text = OkLine(options.target.directory, outcome);
   text += fmt::format("     expert bytes read {} (budget {}), base {}, written {} in {} files\n",
                       FormatBytes(Bytes(read)), BudgetText(manifest.budget_bytes),
                       FormatBytes(Bytes(manifest.io.base_bytes_read)),
                       FormatBytes(Bytes(manifest.io.output_bytes_written)), manifest.files.size());
+  if (manifest.bound) text += "     " + BoundText(manifest.bound);
   text += fmt::format("     {} tensors, {} of {} blocks merged | plan {} | ranks {}\n",
                       manifest.tensors.size(), touched, blocks, outcome.plan_id,
                       manifest.by_rank.size());
+  if (manifest.output == OutputForm::kSparse) {
+    text +=
+        fmt::format("     sparse: `mergepipe materialize {} --out DIR` makes the full checkpoint\n",
+                    EscapeControl(options.target.directory));
+  }
   return text;
 }
 
-std::string RenderMergeJson(const MergeOptions& options, const MergeOutcome& outcome) {
+std::string RenderMergeJson(const std::string& directory, const MergeOutcome& outcome) {
   const Manifest& manifest = outcome.manifest;
+  const auto [touched, blocks] = MergedBlocks(manifest);
   nlohmann::json experts = nlohmann::json::array();
   for (const PlannedModel& expert : manifest.experts) experts.push_back(expert.id);
   const nlohmann::json json = {
-      {"out", options.target.directory},
+      {"out", directory},
+      {"output", manifest.output == OutputForm::kSparse ? "sparse" : "full"},
       {"model_id", manifest.model_id},
       {"run_id", outcome.run_id},
       {"run", outcome.run_directory},
@@ -87,8 +86,15 @@ std::string RenderMergeJson(const MergeOptions& options, const MergeOutcome& out
       {"base", manifest.base.id},
       {"experts", std::move(experts)},
       {"seconds", {{"plan", outcome.plan_seconds}, {"exec", outcome.exec_seconds}}},
+      {"budget_bytes", ToJson(manifest.budget_bytes)},
+      {"planned_expert_bytes", manifest.planned_expert_bytes},
       {"expert_bytes_read", manifest.io.expert_bytes_read},
       {"probe_bytes_read", manifest.io.probe_bytes_read},
+      {"base_bytes_read", manifest.io.base_bytes_read},
+      {"output_bytes_written", manifest.io.output_bytes_written},
+      {"blocks_touched", touched},
+      {"blocks", blocks},
+      {"bound", ToJson(manifest.bound)},
       {"warnings", outcome.warnings},
   };
   return json.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
@@ -96,43 +102,10 @@ std::string RenderMergeJson(const MergeOptions& options, const MergeOutcome& out
 
 std::string DescribeRank(const RankIo& rank) {
   return fmt::format(
-      "rank {} on {}: expert bytes {} to merge and {} to compare, base {}, written {}", rank.rank,
-      rank.host, FormatBytes(Bytes(rank.io.expert_bytes_read)),
+      "rank {} on {}: expert bytes {} merged, {} probed and compared, base {}, written {}",
+      rank.rank, rank.host, FormatBytes(Bytes(rank.io.expert_bytes_read)),
       FormatBytes(Bytes(rank.io.probe_bytes_read)), FormatBytes(Bytes(rank.io.base_bytes_read)),
       FormatBytes(Bytes(rank.io.output_bytes_written)));
-}
-
-std::string RenderPlan(const PlannedMerge& planned) {
-  const Plan& plan = planned.plan;
-  const uint64_t all = CandidateBytes(plan);
-  std::string text =
-      fmt::format("plan {} | {} {} | scoring {}\n", planned.plan_hash.substr(0, 16),
-                  plan.options.strategy.name, plan.options.strategy.density, plan.options.scoring);
-  text += fmt::format("expert bytes to read: {} of {} ({:.1f} %), budget {}\n",
-                      FormatBytes(Bytes(plan.PlannedBytes())), FormatBytes(Bytes(all)),
-                      Percent(plan.PlannedBytes(), all), BudgetText(plan.options.budget_bytes));
-  text += fmt::format("  fingerprints {}, integer tensors compared {}, merging {}\n",
-                      FormatBytes(Bytes(plan.fingerprint_bytes)),
-                      FormatBytes(Bytes(plan.compare_bytes)), FormatBytes(Bytes(plan.merge_bytes)));
-  text += fmt::format("blocks touched: {} of {} ({:.1f} %, --top-p {})\n", plan.TouchedBlocks(),
-                      plan.MergeBlocks(), Percent(plan.TouchedBlocks(), plan.MergeBlocks()),
-                      plan.options.top_p);
-  for (size_t k = 0; k < plan.experts.size(); ++k) {
-    text += fmt::format("  {:<32} {:>12}\n", plan.experts[k].id,
-                        FormatBytes(Bytes(SelectedBytesOf(plan, k))));
-  }
-  if (plan.objective_bound > 0) {
-    text += fmt::format("score taken: {:.6g} of at most {:.6g} ({:.2f} %)\n", plan.objective,
-                        plan.objective_bound, 100 * plan.objective / plan.objective_bound);
-  }
-  uint64_t read_again = 0;
-  for (const PlannedTensor& tensor : plan.tensors) read_again += tensor.reads > 1 ? 1 : 0;
-  if (read_again > 0) {
-    text += fmt::format(
-        "{} tensors do not fit --resident-mb and are read several times; the budget counts each\n",
-        read_again);
-  }
-  return text;
 }
 
 }  // namespace mergepipe

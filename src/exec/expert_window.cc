@@ -1,37 +1,8 @@
 #include "exec/expert_window.h"
 
-#include <algorithm>
-
-#include "mergepipe/kernels/parallel.h"
+#include "exec/transfers.h"
 
 namespace mergepipe {
-namespace {
-
-// Large enough for every disk and network filesystem, small enough that threads share the work.
-constexpr uint64_t kMaxRead = 16 * kMiB;
-
-struct Read {
-  ReadableFile* file;
-  uint64_t offset;
-  std::span<std::byte> out;
-};
-
-void AddReads(ReadableFile& file, uint64_t offset, std::span<std::byte> out,
-              std::vector<Read>& reads) {
-  while (!out.empty()) {
-    const size_t size = std::min<size_t>(out.size(), kMaxRead);
-    reads.push_back({&file, offset, out.first(size)});
-    offset += size;
-    out = out.subspan(size);
-  }
-}
-
-}  // namespace
-
-uint64_t BlockGeometry::ElementsBetween(uint64_t begin, uint64_t end) const {
-  return std::min(elements, end * block_size) - std::min(elements, begin * block_size);
-}
-
 uint64_t ExpertWindow::SizeOf(const TensorPart& part, const BlockGeometry& geometry, uint64_t begin,
                               uint64_t end) {
   uint64_t bytes = 0;
@@ -52,7 +23,7 @@ Status ExpertWindow::Load(SourceFiles& sources, const TensorPart& part,
   buffers_.resize(part.experts.size());
   block_offsets_.assign(part.experts.size(), std::vector<uint64_t>(end - begin));
   element_sizes_.assign(part.experts.size(), 0);
-  std::vector<Read> reads;
+  std::vector<FileRead> reads;
   for (size_t k = 0; k < part.experts.size(); ++k) {
     const SourceTensor& source = part.experts[k];
     const BlockSet selected = part.selected[k].Within(BlockIndex(begin), BlockIndex(end));
@@ -67,16 +38,13 @@ Status ExpertWindow::Load(SourceFiles& sources, const TensorPart& part,
     });
     buffers_[k].Reserve(total);
     selected.ForEachRun([&](BlockIndex first, BlockIndex last) {
-      AddReads(sources.Expert(k, source.file),
-               source.offset + geometry.FirstElement(first.value) * size,
-               {buffers_[k].data() + block_offsets_[k][first.value - begin],
-                geometry.ElementsBetween(first.value, last.value) * size},
-               reads);
+      reads.push_back({&sources.Expert(k, source.file),
+                       source.offset + geometry.FirstElement(first.value) * size,
+                       {buffers_[k].data() + block_offsets_[k][first.value - begin],
+                        geometry.ElementsBetween(first.value, last.value) * size}});
     });
   }
-  return ParallelFor(reads.size(), threads, [&](uint64_t i) {
-    return reads[i].file->ReadAt(reads[i].offset, reads[i].out);
-  });
+  return ReadAll(reads, threads);
 }
 
 std::span<const std::byte> ExpertWindow::Block(size_t expert, uint64_t block) const {

@@ -5,19 +5,10 @@
 #include <vector>
 
 #include "exec/aligned_buffer.h"
+#include "exec/block_geometry.h"
 #include "exec/source_files.h"
 
 namespace mergepipe {
-
-/// Where blocks lie in a tensor's stored bytes.
-struct BlockGeometry {
-  uint64_t block_size;  ///< elements
-  uint64_t elements;    ///< of the tensor
-
-  uint64_t FirstElement(uint64_t block) const { return block * block_size; }
-  uint64_t Elements(uint64_t block) const { return ElementsBetween(block, block + 1); }
-  uint64_t ElementsBetween(uint64_t begin, uint64_t end) const;
-};
 
 /// The stored bytes of the selected blocks of every expert, for some consecutive blocks of a part.
 /// Read with large reads in file order; blocks that follow each other in a file are read together.

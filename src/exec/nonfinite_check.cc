@@ -11,17 +11,23 @@ std::string Describe(const NonFiniteCount& count) {
 
 }  // namespace
 
+bool ListNonFinite(const std::string& tensor, const std::vector<NonFiniteCount>& inputs,
+                   const std::vector<std::string>& expert_ids, ProblemList& problems) {
+  bool any = false;
+  for (size_t input = 0; input < inputs.size(); ++input) {
+    if (!inputs[input].any()) continue;
+    any = true;
+    const std::string model = input == 0 ? "base" : "expert " + Quote(expert_ids[input - 1]);
+    problems.Add(model + ": tensor " + Quote(tensor), "has " + Describe(inputs[input]),
+                 "repair the checkpoint, or pass --nonfinite allow");
+  }
+  return any;
+}
+
 void CheckFinite(const Slice& slice, const TensorPart& part, const PartReport& report,
                  ProblemList& problems) {
   if (slice.allow_nonfinite) return;
-  bool in_input = false;
-  for (size_t input = 0; input < report.inputs.size(); ++input) {
-    if (!report.inputs[input].any()) continue;
-    in_input = true;
-    const std::string model = input == 0 ? "base" : "expert " + Quote(slice.expert_ids[input - 1]);
-    problems.Add(model + ": tensor " + Quote(part.name), "has " + Describe(report.inputs[input]),
-                 "repair the checkpoint, or pass --nonfinite allow");
-  }
+  const bool in_input = ListNonFinite(part.name, report.inputs, slice.expert_ids, problems);
   if (in_input || !report.made.any()) return;
   problems.Add("output: tensor " + Quote(part.name),
                "would have " + Describe(report.made) + " where the base is finite (dtype " +

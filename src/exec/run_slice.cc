@@ -78,9 +78,10 @@ Status MergeParts(Communicator& communicator, const Slice& slice, PartMerger& me
 
 Status Execute(FileSystem& files, Communicator& communicator, const Slice& slice,
                const Strategy& strategy, const ExecLimits& limits, SliceReport& report) {
-  SourceFiles sources(files, slice);
+  SourceFiles sources(files, slice.base_files, slice.expert_files,
+                      {Bytes(slice.merge_share), Bytes(slice.compare_share)});
   OutputFiles outputs(files, slice.output_files);
-  PartMerger merger(communicator, slice, strategy, limits, sources, outputs);
+  PartMerger merger(files, communicator, slice, strategy, limits, sources, outputs);
   MERGEPIPE_RETURN_IF_ERROR(communicator.Agree(merger.CheckMemory()));
 
   report.parts.resize(slice.parts.size());

@@ -4,22 +4,35 @@
 #include <memory>
 #include <vector>
 
+#include "mergepipe/exec/scan.h"
 #include "mergepipe/exec/slice.h"
 #include "mergepipe/io/budget_gate.h"
 
 namespace mergepipe {
 
-/// The inputs of a slice, opened when first needed and kept open. Base reads are counted; expert
+/// Large enough for every disk and network filesystem, small enough that threads share the work.
+inline constexpr uint64_t kMaxReadBytes = 16 * kMiB;
+
+/// What a rank may read of the experts.
+struct ExpertShares {
+  Bytes merge;    ///< or take statistics of
+  Bytes compare;  ///< for integer tensors
+};
+
+/// The inputs of a rank, opened when first needed and kept open. Base reads are counted; expert
 /// reads pass the gate of the rank's budget share. Thread-safe after OpenFor.
 class SourceFiles {
  public:
-  SourceFiles(FileSystem& files, const Slice& slice);
+  /// The lists of files must outlive this.
+  SourceFiles(FileSystem& files, const std::vector<SourceFile>& base,
+              const std::vector<std::vector<SourceFile>>& experts, const ExpertShares& shares);
 
   /// Opens what `part` reads. An input whose size or time is not what rank 0 saw is kBadInput.
   Status OpenFor(const TensorPart& part);
+  Status OpenFor(const ScanPart& part);
 
   ReadableFile& Base(uint32_t file) { return *base_[file]; }
-  /// For merging; charged to the slice's merge share.
+  /// Charged to the merge share.
   ReadableFile& Expert(size_t expert, uint32_t file) { return *merge_[expert][file]; }
   /// For comparing integer tensors; charged to the compare share.
   ReadableFile& ExpertForComparing(size_t expert, uint32_t file) { return *compare_[expert][file]; }
@@ -31,9 +44,12 @@ class SourceFiles {
  private:
   using Files = std::vector<std::unique_ptr<ReadableFile>>;
   Result<std::unique_ptr<ReadableFile>> Open(const SourceFile& source);
+  Status OpenBase(uint32_t file);
+  Status OpenExpert(size_t expert, uint32_t file, std::vector<Files>& open, BudgetShare& share);
 
   FileSystem& files_;
-  const Slice& slice_;
+  const std::vector<SourceFile>& base_list_;
+  const std::vector<std::vector<SourceFile>>& expert_lists_;
   std::atomic<uint64_t> base_bytes_{0};
   BudgetShare merge_share_;
   BudgetShare compare_share_;

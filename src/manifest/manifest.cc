@@ -19,9 +19,21 @@ struct Assembled {
   std::vector<bool> differs;
 };
 
-Result<Assembled> Assemble(const PlannedTensor& tensor, uint64_t blocks,
+// How a tensor was made.
+struct Making {
+  OutputForm form;
+  BlockSet touched;
+  size_t experts;  // that were read
+
+  // How many of the blocks before `end` are in the output.
+  uint64_t BlocksBefore(uint64_t end) const {
+    return form == OutputForm::kFull ? end : touched.Within(BlockIndex(0), BlockIndex(end)).Count();
+  }
+};
+
+Result<Assembled> Assemble(const PlannedTensor& tensor, const Making& making,
                            const std::vector<const PartReport*>& parts) {
-  const size_t experts = tensor.sources.size();
+  const size_t experts = making.experts;
   Assembled all{{},
                 {},
                 std::vector<std::vector<Hash128>>(experts),
@@ -29,7 +41,9 @@ Result<Assembled> Assemble(const PlannedTensor& tensor, uint64_t blocks,
                 {},
                 std::vector<bool>(experts)};
   for (const PartReport* part : parts) {
-    if (part->begin != all.block_hashes.size() || part->read_hashes.size() != experts ||
+    if (part->begin > making.touched.size() ||
+        making.BlocksBefore(part->begin) != all.block_hashes.size() ||
+        part->read_hashes.size() != experts ||
         part->base_hashes.size() != part->block_hashes.size() ||
         part->inputs.size() != experts + 1 || part->differs.size() != experts) {
       return tl::unexpected(Defect(tensor.name, "the ranks' reports do not fit together"));
@@ -46,32 +60,12 @@ Result<Assembled> Assemble(const PlannedTensor& tensor, uint64_t blocks,
     for (size_t i = 0; i <= experts; ++i) all.inputs[i] += part->inputs[i];
     all.made += part->made;
   }
-  if (all.block_hashes.size() != blocks)
+  if (all.block_hashes.size() != making.BlocksBefore(making.touched.size()))
     return tl::unexpected(Defect(tensor.name, "the ranks' reports do not cover it"));
   return all;
 }
 
-Result<ManifestTensor> RecordTensor(const Plan& plan, const PlannedTensor& tensor,
-                                    const std::string& file,
-                                    const std::vector<const PartReport*>& parts) {
-  const uint64_t blocks = tensor.Blocks(plan.options.block_size);
-  MERGEPIPE_ASSIGN_OR_RETURN(const Assembled all, Assemble(tensor, blocks, parts));
-  ManifestTensor record{tensor.name,
-                        tensor.out_dtype,
-                        tensor.shape,
-                        tensor.rule,
-                        tensor.reason,
-                        file,
-                        blocks,
-                        tensor.Touched(plan.options.block_size).Count(),
-                        TensorHash(all.block_hashes),
-                        TensorHash(all.base_hashes),
-                        all.inputs[0],
-                        all.made,
-                        {}};
-  if (tensor.rule == TensorRule::kMerge && record.touched_blocks == 0) {
-    record.reason = "the base's bytes: no block of it was selected";
-  }
+Status RecordSources(const PlannedTensor& tensor, const Assembled& all, ManifestTensor& record) {
   for (uint32_t k = 0; k < tensor.sources.size(); ++k) {
     if (all.read_hashes[k].size() != tensor.selected[k].Count()) {
       return tl::unexpected(Defect(tensor.name, "other blocks were read than planned"));
@@ -81,6 +75,58 @@ Result<ManifestTensor> RecordTensor(const Plan& plan, const PlannedTensor& tenso
     record.sources.push_back({k, tensor.selected[k], CombineHashes(all.read_hashes[k]),
                               all.inputs[k + 1], all.differs[k]});
   }
+  return {};
+}
+
+Hash128 HashOf(const BlockSet& blocks, const std::vector<Hash128>& hashes) {
+  std::vector<Hash128> kept;
+  for (uint64_t b = 0; b < hashes.size(); ++b) {
+    if (blocks.Contains(BlockIndex(b))) kept.push_back(hashes[b]);
+  }
+  return TensorHash(kept);
+}
+
+// What the touched blocks of a tensor were when they were merged into a sparse output.
+Status TakeOver(const ManifestTensor& sparse, const Making& making, const Assembled& all,
+                ManifestTensor& record) {
+  const auto other = [&](const std::string& subject, const char* remedy) {
+    return Fail(ErrorKind::kBadInput, subject + ": tensor '" + record.name + "'",
+                "is not what the sparse output's manifest states: the file has changed", remedy);
+  };
+  if (HashOf(making.touched, all.block_hashes) != sparse.hash)
+    return other(kSparseName, "restore the file, or merge again");
+  if (HashOf(making.touched, all.base_hashes) != sparse.base_hash)
+    return other("base", "give the very base of the merge by --base");
+  record.sources = sparse.sources;
+  record.base_nonfinite += sparse.base_nonfinite;
+  record.made_nonfinite += sparse.made_nonfinite;
+  return {};
+}
+
+Result<ManifestTensor> RecordTensor(const Plan& plan, const PlannedTensor& tensor, OutputForm form,
+                                    const std::vector<const PartReport*>& parts,
+                                    const ManifestTensor* sparse) {
+  const Making making{form, tensor.Touched(plan.options.block_size),
+                      sparse == nullptr ? tensor.sources.size() : 0};
+  MERGEPIPE_ASSIGN_OR_RETURN(const Assembled all, Assemble(tensor, making, parts));
+  ManifestTensor record{tensor.name,
+                        tensor.out_dtype,
+                        tensor.shape,
+                        tensor.rule,
+                        tensor.reason,
+                        {},
+                        making.touched.size(),
+                        making.touched.Count(),
+                        TensorHash(all.block_hashes),
+                        TensorHash(all.base_hashes),
+                        all.inputs[0],
+                        all.made,
+                        {}};
+  if (tensor.rule == TensorRule::kMerge && record.touched_blocks == 0) {
+    record.reason = "the base's bytes: no block of it was selected";
+  }
+  MERGEPIPE_RETURN_IF_ERROR(sparse == nullptr ? RecordSources(tensor, all, record)
+                                              : TakeOver(*sparse, making, all, record));
   return record;
 }
 
@@ -114,6 +160,12 @@ void RecordIo(const std::vector<SliceReport>& reports, Manifest& manifest) {
 
 }  // namespace
 
+BlockSet ManifestTensor::Touched() const {
+  BlockSet touched(blocks);
+  for (const ManifestSource& source : sources) touched.Unite(source.blocks);
+  return touched;
+}
+
 IoCounts& IoCounts::operator+=(const IoCounts& other) {
   probe_bytes_read += other.probe_bytes_read;
   expert_bytes_read += other.expert_bytes_read;
@@ -132,15 +184,19 @@ Hash128 WeightFileHash(const Hash128& header, const std::vector<Hash128>& tensor
 }
 
 Status RecordReports(const Plan& plan, const OutputLayout& layout,
-                     const std::vector<SliceReport>& reports, Manifest& manifest) {
+                     const std::vector<SliceReport>& reports, Manifest& manifest,
+                     const Manifest* sparse) {
   MERGEPIPE_ASSIGN_OR_RETURN(const auto parts, PartsByTensor(plan, reports));
   std::vector<std::vector<Hash128>> hashes_by_file(layout.files.size());
   for (size_t t = 0; t < plan.tensors.size(); ++t) {
-    const uint32_t file = layout.tensors[t].file;
-    MERGEPIPE_ASSIGN_OR_RETURN(
-        ManifestTensor tensor,
-        RecordTensor(plan, plan.tensors[t], layout.files[file].name, parts[t]));
-    hashes_by_file[file].push_back(tensor.hash);
+    MERGEPIPE_ASSIGN_OR_RETURN(ManifestTensor tensor,
+                               RecordTensor(plan, plan.tensors[t], manifest.output, parts[t],
+                                            sparse == nullptr ? nullptr : &sparse->tensors[t]));
+    if (manifest.output == OutputForm::kFull || tensor.touched_blocks > 0) {
+      const uint32_t file = layout.tensors[t].file;
+      tensor.file = layout.files[file].name;
+      hashes_by_file[file].push_back(tensor.hash);
+    }
     manifest.tensors.push_back(std::move(tensor));
   }
   for (size_t f = 0; f < layout.files.size(); ++f) {

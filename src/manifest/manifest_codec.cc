@@ -71,6 +71,11 @@ Json AllIoToJson(const Manifest& manifest) {
   return io;
 }
 
+Json BoundToJson(const std::optional<ErrorBound>& bound) {
+  if (!bound) return {};
+  return {{"unread", bound->unread}, {"rounding", bound->rounding}, {"total", bound->total}};
+}
+
 Json ManifestToJson(const Manifest& manifest) {
   Json tensors = Json::array();
   for (const ManifestTensor& tensor : manifest.tensors) tensors.push_back(TensorToJson(tensor));
@@ -82,6 +87,7 @@ Json ManifestToJson(const Manifest& manifest) {
       {"model_id", manifest.model_id},
       {"plan_id", PlanIdOf(manifest.plan_hash)},
       {"plan_hash", manifest.plan_hash},
+      {"output", manifest.output == OutputForm::kSparse ? "sparse" : "full"},
       {"block_size", manifest.block_size},
       {"base", record::ToJson(manifest.base)},
       {"experts", record::ToJson(manifest.experts)},
@@ -90,6 +96,7 @@ Json ManifestToJson(const Manifest& manifest) {
       {"files", FilesToJson(manifest.files)},
       {"side_files", FilesToJson(manifest.side_files)},
       {"left_out", std::move(left_out)},
+      {"bound", BoundToJson(manifest.bound)},
       {"io", AllIoToJson(manifest)},
   };
 }
@@ -130,26 +137,31 @@ ManifestSource ReadTensorSource(const Json& json, uint64_t blocks, size_t expert
           ReadNonFinite(json.at("nonfinite")), json.at("differs").get<bool>()};
 }
 
-ManifestTensor ReadTensor(const Json& json, uint64_t block_size, size_t experts) {
+// `manifest` has what stands before the tensors.
+ManifestTensor ReadTensor(const Json& json, const Manifest& manifest) {
   ManifestTensor tensor;
   tensor.name = json.at("name").get<std::string>();
   tensor.dtype = record::Type(json.at("dtype"));
   tensor.shape = record::Shape(json.at("shape"));
   tensor.rule = record::Rule(json.at("rule"));
   tensor.reason = json.at("reason").get<std::string>();
-  tensor.file = ReadName(json.at("file"));
   tensor.blocks = Unsigned(json.at("blocks"));
   Require(tensor.blocks <= kMaxBlocks, "a tensor has too many blocks");
-  Require(tensor.blocks == CeilDivide(*CheckedProduct(tensor.shape), block_size),
+  Require(tensor.blocks == CeilDivide(*CheckedProduct(tensor.shape), manifest.block_size),
           "a number of blocks is wrong");
   tensor.touched_blocks = Unsigned(json.at("touched_blocks"));
+  const bool has_file = manifest.output == OutputForm::kFull || tensor.touched_blocks > 0;
+  if (has_file) tensor.file = ReadName(json.at("file"));
+  Require(has_file || json.at("file").get_ref<const std::string&>().empty(),
+          "an untouched tensor of a sparse output has a file");
   tensor.hash = record::Hash(json.at("hash"));
   tensor.base_hash = record::Hash(json.at("base_hash"));
   tensor.base_nonfinite = ReadNonFinite(json.at("nonfinite").at("base"));
   tensor.made_nonfinite = ReadNonFinite(json.at("nonfinite").at("made"));
   for (const Json& source : record::Array(json.at("experts"))) {
-    tensor.sources.push_back(ReadTensorSource(source, tensor.blocks, experts));
+    tensor.sources.push_back(ReadTensorSource(source, tensor.blocks, manifest.experts.size()));
   }
+  Require(tensor.touched_blocks == tensor.Touched().Count(), "touched_blocks is wrong");
   return tensor;
 }
 
@@ -169,6 +181,13 @@ void ReadAllIo(const Json& json, Manifest& manifest) {
   }
 }
 
+std::optional<ErrorBound> ReadBound(const Json& json) {
+  if (json.is_null()) return std::nullopt;
+  return ErrorBound{record::Finite(json.at("unread"), "a bound"),
+                    record::Finite(json.at("rounding"), "a bound"),
+                    record::Finite(json.at("total"), "a bound")};
+}
+
 Manifest ReadManifest(const Json& json) {
   Manifest manifest;
   manifest.run_id = ReadName(json.at("run_id"));  // it becomes a part of a path
@@ -176,13 +195,14 @@ Manifest ReadManifest(const Json& json) {
   manifest.model_id = json.at("model_id").get<std::string>();
   manifest.plan_hash = json.at("plan_hash").get<std::string>();
   Require(json.at("plan_id") == PlanIdOf(manifest.plan_hash), "plan_id is not that of plan_hash");
+  if (record::Choice(json.at("output"), "sparse", "full")) manifest.output = OutputForm::kSparse;
   manifest.block_size = Unsigned(json.at("block_size"));
   Require(manifest.block_size > 0 && manifest.block_size <= kMaxBlockSize,
           "block_size is out of range");
   manifest.base = record::Model(json.at("base"));
   manifest.experts = record::Models(json.at("experts"));
   for (const Json& tensor : record::Array(json.at("tensors"))) {
-    manifest.tensors.push_back(ReadTensor(tensor, manifest.block_size, manifest.experts.size()));
+    manifest.tensors.push_back(ReadTensor(tensor, manifest));
   }
   manifest.dropped = record::Dropped(json.at("dropped"), manifest.experts.size());
   manifest.files = ReadFiles(json.at("files"));
@@ -191,6 +211,7 @@ Manifest ReadManifest(const Json& json) {
     manifest.left_out.push_back(
         {file.at("name").get<std::string>(), file.at("reason").get<std::string>()});
   }
+  manifest.bound = ReadBound(json.at("bound"));
   ReadAllIo(json.at("io"), manifest);
   return manifest;
 }

@@ -6,7 +6,8 @@
 namespace mergepipe {
 namespace {
 constexpr int kMaxAttempts = 10'000;
-}
+constexpr const char* kMetaSchema = "mergepipe.meta/1";
+}  // namespace
 
 std::string SerializeMeta(const RunMeta& meta) {
   nlohmann::json ranks = nlohmann::json::array();
@@ -22,7 +23,7 @@ std::string SerializeMeta(const RunMeta& meta) {
                      {"output_bytes_written", rank.output_bytes_written}});
   }
   const nlohmann::json json = {
-      {"schema", "mergepipe.meta/1"},
+      {"schema", kMetaSchema},
       {"version", MERGEPIPE_VERSION},
       {"run_id", meta.run_id},
       {"command_line", meta.command_line},
@@ -35,6 +36,25 @@ std::string SerializeMeta(const RunMeta& meta) {
   };
   // A command line need not be UTF-8.
   return json.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+}
+
+Result<RunMeta> ParseMeta(const std::string& text, const std::string& subject) {
+  try {
+    const auto json = nlohmann::json::parse(text);
+    RunMeta meta;
+    if (json.at("schema") == kMetaSchema) {
+      meta.run_id = json.at("run_id").get<std::string>();
+      meta.output_path = json.at("out").get<std::string>();
+      meta.finished_at = json.at("finished_at").get<std::string>();
+      meta.exit_status = json.at("exit_status").get<int>();
+      return meta;
+    }
+  } catch (const nlohmann::json::exception&) {
+    // Said below.
+  }
+  return Fail(ErrorKind::kBadInput, subject,
+              "is not a record of schema " + std::string(kMetaSchema),
+              "it was changed since it was written");
 }
 
 RunFolder::RunFolder(FileSystem& files, std::string runs_directory, std::string run_id)

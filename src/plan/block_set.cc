@@ -73,6 +73,13 @@ void BlockSet::Unite(const BlockSet& other) {
   for (size_t i = 0; i < words_.size(); ++i) words_[i] |= other.words_[i];
 }
 
+bool BlockSet::Intersects(const BlockSet& other) const {
+  for (size_t i = 0; i < words_.size(); ++i) {
+    if ((words_[i] & other.words_[i]) != 0) return true;
+  }
+  return false;
+}
+
 BlockSet BlockSet::Within(BlockIndex begin, BlockIndex end) const {
   BlockSet part(size_);
   for (BlockIndex block = begin; block < end; ++block) {

@@ -112,6 +112,8 @@ PlannedTensor MatchTensor(const PlanInput& input, const TensorInfo& tensor,
   SetRule(planned);
   const uint64_t blocks = planned.Blocks(input.options.block_size);
   planned.selected.assign(experts.size(), BlockSet(blocks));
+  planned.equal.assign(experts.size(), BlockSet(blocks));
+  planned.energy.resize(experts.size());
   return planned;
 }
 
@@ -142,6 +144,7 @@ Status MatchTensors(const PlanInput& input, Plan& plan) {
   std::vector<TensorsByName> experts;
   for (const ModelRecord* expert : input.experts) {
     plan.experts.push_back({expert->id, expert->fingerprint});
+    plan.statistics.emplace_back();
     experts.push_back(IndexByName(expert->layout));
   }
   ProblemList problems;

@@ -15,6 +15,7 @@ PairTable::PairTable(const Plan& plan) : experts_(static_cast<uint32_t>(plan.exp
   }
   tensor_begin_.push_back(total);
   scores.assign(total, 0);
+  energies.assign(total, kUnknown);
   for (uint32_t t = 0; t < plan.tensors.size(); ++t) {
     for (uint64_t i = TensorBegin(t); i < TensorEnd(t); ++i) {
       if (!plan.tensors[t].sources[(i - TensorBegin(t)) % experts_].present)

@@ -32,6 +32,15 @@ class PairTable {
   static constexpr double kNotACandidate = -1;
   std::vector<double> scores;
 
+  /// Squared norms of the deltas, of candidates and equal blocks; kUnknown where there are no
+  /// statistics, and for what an expert lacks.
+  static constexpr double kUnknown = -1;
+  std::vector<double> energies;
+  /// Norms of the base's blocks (block i is that of pair i * experts()); empty if not known.
+  std::vector<double> base_norms;
+  /// Whether every energy is exact and every delta finite.
+  bool exact = false;
+
  private:
   uint32_t experts_;
   std::vector<uint64_t> tensor_begin_;

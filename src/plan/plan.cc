@@ -16,6 +16,10 @@ uint64_t PlannedTensor::ElementsOf(const BlockSet& blocks, uint64_t block_size) 
   return (count - 1) * block_size + BlockElements(last, block_size);
 }
 
+uint64_t PlannedTensor::CountedElements(size_t expert, uint64_t block_size) const {
+  return ElementsOf(selected[expert], block_size) + ElementsOf(equal[expert], block_size);
+}
+
 BlockSet PlannedTensor::Touched(uint64_t block_size) const {
   BlockSet touched(Blocks(block_size));
   for (const BlockSet& blocks : selected) touched.Unite(blocks);
@@ -26,6 +30,17 @@ uint64_t PlannedTensor::SelectedBytes(uint64_t block_size) const {
   uint64_t bytes = 0;
   for (size_t k = 0; k < selected.size(); ++k) {
     bytes += ElementsOf(selected[k], block_size) * DTypeSize(sources[k].dtype);
+  }
+  return bytes;
+}
+
+uint64_t Plan::CandidateBytes() const {
+  uint64_t bytes = 0;
+  for (const PlannedTensor& tensor : tensors) {
+    if (tensor.rule != TensorRule::kMerge) continue;
+    for (const ExpertSource& source : tensor.sources) {
+      if (source.present) bytes += tensor.elements() * DTypeSize(source.dtype);
+    }
   }
   return bytes;
 }

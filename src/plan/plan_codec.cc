@@ -1,5 +1,7 @@
 #include "mergepipe/plan/plan_codec.h"
 
+#include <algorithm>
+
 #include "mergepipe/plan/record_json.h"
 
 namespace mergepipe {
@@ -39,9 +41,31 @@ Json OptionsToJson(const PlanOptions& options) {
   return json;
 }
 
+constexpr const char* kKinds[] = {"none", "exact", "probe"};  // StatisticsKind
+
+Json SetsToJson(const std::vector<BlockSet>& sets) {
+  Json json = Json::array();
+  for (const BlockSet& blocks : sets) json.push_back(blocks.ToText());
+  return json;
+}
+
+Json EnergyToJson(const std::vector<std::optional<DeltaEnergy>>& energies) {
+  Json json = Json::array();
+  for (const auto& energy : energies)
+    json.push_back(energy ? Json::array({energy->total, energy->selected}) : Json());
+  return json;
+}
+
+Json StatisticsToJson(const std::vector<PlannedStatistics>& statistics) {
+  Json json = Json::array();
+  for (const PlannedStatistics& known : statistics) {
+    json.push_back(
+        {{"kind", kKinds[static_cast<size_t>(known.kind)]}, {"hash", known.hash.ToHex()}});
+  }
+  return json;
+}
+
 Json TensorToJson(const PlannedTensor& tensor, uint64_t block_size) {
-  Json selected = Json::array();
-  for (const BlockSet& blocks : tensor.selected) selected.push_back(blocks.ToText());
   Json sources = Json::array();
   for (const ExpertSource& source : tensor.sources) {
     sources.push_back(
@@ -57,7 +81,11 @@ Json TensorToJson(const PlannedTensor& tensor, uint64_t block_size) {
       {"reads", tensor.reads},
       {"compare", tensor.compare},
       {"touched_blocks", tensor.Touched(block_size).Count()},
-      {"selected", std::move(selected)},
+      {"selected", SetsToJson(tensor.selected)},
+      {"equal", SetsToJson(tensor.equal)},
+      {"energy", EnergyToJson(tensor.energy)},
+      {"blocks_beyond_top_p", tensor.blocks_beyond_top_p},
+      {"best_left_score_per_byte", tensor.best_left_score_per_byte},
       {"sources", std::move(sources)},
   };
 }
@@ -73,14 +101,19 @@ Json PlanToJson(const Plan& plan) {
       {"options", OptionsToJson(plan.options)},
       {"tensors", std::move(tensors)},
       {"dropped", record::ToJson(plan.dropped)},
+      {"statistics", StatisticsToJson(plan.statistics)},
+      {"probe_stride", plan.probe_stride},
       {"planned",
        {{"fingerprint_bytes", plan.fingerprint_bytes},
+        {"probe_bytes", plan.probe_bytes},
         {"compare_bytes", plan.compare_bytes},
         {"merge_bytes", plan.merge_bytes},
         {"total_bytes", plan.PlannedBytes()}}},
       {"objective", plan.objective},
       {"objective_bound", plan.objective_bound},
       {"objective_ratio", ratio},
+      {"cutoff_score_per_byte", plan.cutoff_score_per_byte},
+      {"bound", record::ToJson(plan.bound)},
   };
 }
 
@@ -118,6 +151,40 @@ ExpertSource ReadSource(const Json& json) {
   return {true, json.at("name").get<std::string>(), record::Type(json.at("dtype"))};
 }
 
+std::vector<BlockSet> ReadSets(const Json& json, uint64_t blocks, size_t experts) {
+  std::vector<BlockSet> sets;
+  for (const Json& text : record::Array(json)) {
+    auto set = BlockSet::FromText(text.get_ref<const std::string&>(), blocks);
+    Require(set.has_value(), "a set of blocks is malformed");
+    sets.push_back(std::move(*set));
+  }
+  Require(sets.size() == experts, "a tensor does not have one set of blocks an expert");
+  return sets;
+}
+
+std::vector<std::optional<DeltaEnergy>> ReadEnergy(const Json& json, size_t experts) {
+  std::vector<std::optional<DeltaEnergy>> energies;
+  for (const Json& energy : record::Array(json)) {
+    energies.emplace_back();
+    if (energy.is_null()) continue;
+    energies.back() = {Finite(energy.at(0), "energy"), Finite(energy.at(1), "energy")};
+  }
+  Require(energies.size() == experts, "energy does not have one entry an expert");
+  return energies;
+}
+
+std::vector<PlannedStatistics> ReadStatistics(const Json& json, size_t experts) {
+  std::vector<PlannedStatistics> statistics;
+  for (const Json& known : record::Array(json)) {
+    const auto kind = std::find(std::begin(kKinds), std::end(kKinds), known.at("kind"));
+    Require(kind != std::end(kKinds), "there is no such kind of statistics");
+    statistics.push_back(
+        {static_cast<StatisticsKind>(kind - std::begin(kKinds)), record::Hash(known.at("hash"))});
+  }
+  Require(statistics.size() == experts, "statistics does not have one entry an expert");
+  return statistics;
+}
+
 PlannedTensor ReadTensor(const Json& json, uint64_t block_size, size_t experts) {
   PlannedTensor tensor;
   tensor.name = json.at("name").get<std::string>();
@@ -134,12 +201,12 @@ PlannedTensor ReadTensor(const Json& json, uint64_t block_size, size_t experts) 
   for (const Json& source : record::Array(json.at("sources")))
     tensor.sources.push_back(ReadSource(source));
   Require(tensor.sources.size() == experts, "sources does not have one entry an expert");
-  for (const Json& text : record::Array(json.at("selected"))) {
-    auto blocks = BlockSet::FromText(text.get_ref<const std::string&>(), tensor.Blocks(block_size));
-    Require(blocks.has_value(), "a selection of tensor '" + tensor.name + "' is malformed");
-    tensor.selected.push_back(std::move(*blocks));
-  }
-  Require(tensor.selected.size() == experts, "selected does not have one entry an expert");
+  tensor.selected = ReadSets(json.at("selected"), tensor.Blocks(block_size), experts);
+  tensor.equal = ReadSets(json.at("equal"), tensor.Blocks(block_size), experts);
+  tensor.energy = ReadEnergy(json.at("energy"), experts);
+  tensor.blocks_beyond_top_p = Unsigned(json.at("blocks_beyond_top_p"), "blocks_beyond_top_p");
+  tensor.best_left_score_per_byte =
+      Finite(json.at("best_left_score_per_byte"), "best_left_score_per_byte");
   const bool merges = tensor.rule == TensorRule::kMerge;
   Require(!merges || IsFloat(tensor.dtype), "tensor '" + tensor.name + "' merges integers");
   Require(IsFloat(tensor.dtype) ? IsFloat(tensor.out_dtype) : tensor.out_dtype == tensor.dtype,
@@ -151,8 +218,10 @@ PlannedTensor ReadTensor(const Json& json, uint64_t block_size, size_t experts) 
   }
   for (size_t k = 0; k < experts; ++k) {
     const bool allowed = tensor.sources[k].present && tensor.rule == TensorRule::kMerge;
-    Require(allowed || tensor.selected[k].Empty(),
+    Require(allowed || (tensor.selected[k].Empty() && tensor.equal[k].Empty()),
             "tensor '" + tensor.name + "' selects what is not there");
+    Require(!tensor.selected[k].Intersects(tensor.equal[k]),
+            "tensor '" + tensor.name + "' selects blocks that are equal to the base's");
   }
   return tensor;
 }
@@ -169,7 +238,14 @@ Plan ReadPlan(const Json& json) {
     plan.tensors.push_back(ReadTensor(tensor, plan.options.block_size, plan.experts.size()));
   }
   plan.dropped = record::Dropped(json.at("dropped"), plan.experts.size());
+  plan.statistics = ReadStatistics(json.at("statistics"), plan.experts.size());
+  plan.probe_stride = Unsigned(json.at("probe_stride"), "probe_stride");
+  const bool probed =
+      std::any_of(plan.statistics.begin(), plan.statistics.end(),
+                  [](const auto& known) { return known.kind == StatisticsKind::kProbe; });
+  Require(probed == (plan.probe_stride > 0), "probe_stride does not fit the statistics");
   const Json& planned = json.at("planned");
+  plan.probe_bytes = Unsigned(planned.at("probe_bytes"), "probe_bytes");
   plan.fingerprint_bytes = Unsigned(planned.at("fingerprint_bytes"), "fingerprint_bytes");
   plan.compare_bytes = Unsigned(planned.at("compare_bytes"), "compare_bytes");
   plan.merge_bytes = Unsigned(planned.at("merge_bytes"), "merge_bytes");
@@ -177,12 +253,15 @@ Plan ReadPlan(const Json& json) {
   for (const PlannedTensor& tensor : plan.tensors)
     merge_bytes += tensor.SelectedBytes(plan.options.block_size) * tensor.reads;
   Require(merge_bytes == plan.merge_bytes, "merge_bytes is not what the selection reads");
-  const auto fixed = CheckedAdd(plan.fingerprint_bytes, plan.compare_bytes);
-  const auto total = fixed ? CheckedAdd(*fixed, merge_bytes) : std::nullopt;
-  Require(total && (!plan.options.budget_bytes || *total <= *plan.options.budget_bytes),
+  const Bytes total = Bytes(plan.fingerprint_bytes) + Bytes(plan.probe_bytes) +
+                      Bytes(plan.compare_bytes) + Bytes(merge_bytes);
+  Require(total < Bytes::Unlimited() &&
+              total <= Bytes(plan.options.budget_bytes.value_or(total.count())),
           "the planned bytes are over the budget");
   plan.objective = Finite(json.at("objective"), "objective");
   plan.objective_bound = Finite(json.at("objective_bound"), "objective_bound");
+  plan.cutoff_score_per_byte = Finite(json.at("cutoff_score_per_byte"), "cutoff_score_per_byte");
+  plan.bound = record::Bound(json.at("bound"));
   return plan;
 }
 

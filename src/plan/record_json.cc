@@ -128,6 +128,17 @@ Json ToJson(const std::vector<DroppedTensor>& dropped) {
   return json;
 }
 
+std::optional<ErrorBound> Bound(const Json& value) {
+  if (value.is_null()) return std::nullopt;
+  return ErrorBound{Finite(value.at("unread"), "unread"), Finite(value.at("rounding"), "rounding"),
+                    Finite(value.at("total"), "total")};
+}
+
+Json ToJson(const std::optional<ErrorBound>& bound) {
+  if (!bound) return {};
+  return {{"unread", bound->unread}, {"rounding", bound->rounding}, {"total", bound->total}};
+}
+
 Json ToJson(TensorRule rule) { return rule == TensorRule::kMerge ? "merge" : "base"; }
 
 std::string HashOf(const Kind& kind, Json json) {

@@ -40,8 +40,7 @@ std::vector<RankedBlock> SumBlocks(const PairTable& pairs) {
 
 uint64_t LeftForMerging(const Plan& plan) {
   if (!plan.options.budget_bytes) return std::numeric_limits<uint64_t>::max();
-  const uint64_t fixed = plan.fingerprint_bytes + plan.compare_bytes;
-  return *plan.options.budget_bytes - std::min(fixed, *plan.options.budget_bytes);
+  return *plan.options.budget_bytes - std::min(FixedBytes(plan), *plan.options.budget_bytes);
 }
 
 // What is spent, and what a further pair of a tensor would cost: a tensor that outgrows
@@ -86,33 +85,128 @@ uint64_t PairBytes(const Plan& plan, const PairTable::Pair& pair) {
 }
 
 bool FixedReadsFit(const Plan& plan) {
-  return !plan.options.budget_bytes ||
-         plan.fingerprint_bytes + plan.compare_bytes <= *plan.options.budget_bytes;
+  return !plan.options.budget_bytes || FixedBytes(plan) <= *plan.options.budget_bytes;
 }
 
-// `smallest_charge`: what the cheapest pair costs, all its reads included.
-Error BudgetTooSmall(const PlanInput& input, const Plan& plan, uint64_t smallest_charge) {
-  const uint64_t fixed = plan.fingerprint_bytes + plan.compare_bytes;
-  uint64_t needed = CeilDivide(fixed + smallest_charge, kMiB);
-  // A larger budget may also compare the integer tensors.
-  const uint64_t uncompared = IntegerBytes(plan) - plan.compare_bytes;
-  if (uncompared <= needed * kMiB / kCompareShare)
-    needed = CeilDivide(fixed + smallest_charge + uncompared, kMiB);
-  return Error(ErrorKind::kUsage, "--io-budget-mb",
-               "a budget of " + FormatBytes(Bytes(*input.options.budget_bytes)) +
-                   " is too small to read a single block (" + FormatBytes(Bytes(fixed)) +
-                   " go to fingerprints and integer tensors)",
-               "give at least " + std::to_string(needed) + " MiB, or a smaller --block-size");
+// A pair that may be taken; best first, ties in the table's order.
+struct Candidate {
+  double score_per_byte;
+  uint64_t index;
+  bool operator<(const Candidate& other) const {
+    return score_per_byte != other.score_per_byte ? score_per_byte > other.score_per_byte
+                                                  : index < other.index;
+  }
+};
+
+std::vector<Candidate> RankCandidates(const Plan& plan, const PairTable& pairs) {
+  std::vector<Candidate> order;
+  for (uint32_t t = 0; t < plan.tensors.size(); ++t) {
+    const PlannedTensor& tensor = plan.tensors[t];
+    BlockIndex block;
+    for (uint64_t i = pairs.TensorBegin(t); i < pairs.TensorEnd(t); ++block) {
+      const uint64_t elements = tensor.BlockElements(block, plan.options.block_size);
+      for (uint32_t k = 0; k < pairs.experts(); ++k, ++i) {
+        if (pairs.scores[i] == PairTable::kNotACandidate) continue;
+        const uint64_t bytes = elements * DTypeSize(tensor.sources[k].dtype);
+        order.push_back({pairs.scores[i] / static_cast<double>(bytes), i});
+      }
+    }
+  }
+  std::sort(order.begin(), order.end());
+  return order;
+}
+
+// Bytes of the smallest candidate, all its reads included; 0 if there is none.
+uint64_t SmallestCharge(const PlanInput& input, const Plan& plan, const PairTable& pairs,
+                        const std::vector<Candidate>& order) {
+  if (order.empty()) return 0;
+  uint64_t smallest = std::numeric_limits<uint64_t>::max();
+  for (const Candidate& candidate : order)
+    smallest = std::min(smallest, PairBytes(plan, pairs.At(candidate.index)));
+  return smallest * ReadsFor(plan.options, input.observation_rounds, smallest);
+}
+
+// A pair that can be read with this much is a candidate at every larger budget too. With a probe,
+// which the budget makes finer, other scores may leave other blocks within --top-p.
+uint64_t SureCharge(const PlanInput& input, const Plan& plan, const PairTable& pairs,
+                    const std::vector<Candidate>& order) {
+  if (order.empty() || plan.probe_stride == 0) return SmallestCharge(input, plan, pairs, order);
+  return LargestCharge(input, plan);
+}
+
+void TakeBest(const PairTable& pairs, const std::vector<Candidate>& order, Spending& spending,
+              Plan& plan) {
+  // The fractional knapsack over the same items, each at its cheapest: an upper bound of any
+  // selection.
+  auto fractional_left = static_cast<double>(spending.left());
+  for (const Candidate& candidate : order) {
+    const PairTable::Pair pair = pairs.At(candidate.index);
+    PlannedTensor& tensor = plan.tensors[pair.tensor];
+    const uint64_t bytes = PairBytes(plan, pair);
+    const double part = std::min(1.0, fractional_left / static_cast<double>(bytes));
+    plan.objective_bound += part * pairs.scores[candidate.index];
+    fractional_left = std::max(0.0, fractional_left - part * static_cast<double>(bytes));
+    if (!spending.Take(pair.tensor, bytes)) {
+      plan.cutoff_score_per_byte = std::max(plan.cutoff_score_per_byte, candidate.score_per_byte);
+      tensor.best_left_score_per_byte =
+          std::max(tensor.best_left_score_per_byte, candidate.score_per_byte);
+      continue;
+    }
+    tensor.selected[pair.expert].Add(pair.block);
+    plan.objective += pairs.scores[candidate.index];
+  }
+}
+
+// Bytes of the experts' tensors that are compared with the base's.
+uint64_t CompareBytes(const Plan& plan) {
+  uint64_t bytes = 0;
+  for (const PlannedTensor& tensor : plan.tensors) {
+    for (const ExpertSource& source : tensor.sources) {
+      if (tensor.compare && source.present) bytes += tensor.elements() * DTypeSize(source.dtype);
+    }
+  }
+  return bytes;
 }
 
 }  // namespace
+
+uint64_t FixedBytes(const Plan& plan) {
+  return plan.fingerprint_bytes + plan.probe_bytes + plan.compare_bytes;
+}
 
 uint32_t ReadsFor(const PlanOptions& options, int observation_rounds, uint64_t selected_bytes) {
   if (selected_bytes <= options.resident_bytes) return 1;
   return 1 + static_cast<uint32_t>(observation_rounds);
 }
 
-Status LimitTouchedBlocks(const Plan& plan, PairTable& pairs) {
+bool EverythingFits(const PlanInput& input, const Plan& plan) {
+  if (plan.options.top_p < 1) return false;
+  if (!plan.options.budget_bytes) return true;
+  Bytes all(FixedBytes(plan));
+  for (const PlannedTensor& tensor : plan.tensors) {
+    if (tensor.rule != TensorRule::kMerge) continue;
+    uint64_t bytes = 0;
+    for (const ExpertSource& source : tensor.sources) {
+      if (source.present) bytes += tensor.elements() * DTypeSize(source.dtype);
+    }
+    all += Bytes(bytes * ReadsFor(plan.options, input.observation_rounds, bytes));
+  }
+  return all <= Bytes(*plan.options.budget_bytes);
+}
+
+uint64_t LargestCharge(const PlanInput& input, const Plan& plan) {
+  uint64_t largest = 0;
+  for (const PlannedTensor& tensor : plan.tensors) {
+    if (tensor.rule != TensorRule::kMerge) continue;
+    const uint64_t elements = std::min(plan.options.block_size, tensor.elements());
+    for (const ExpertSource& source : tensor.sources) {
+      if (source.present) largest = std::max(largest, elements * DTypeSize(source.dtype));
+    }
+  }
+  return largest * ReadsFor(plan.options, input.observation_rounds, largest);
+}
+
+Status LimitTouchedBlocks(Plan& plan, PairTable& pairs) {
   if (plan.options.top_p >= 1) return {};
   std::vector<RankedBlock> blocks = SumBlocks(pairs);
   const uint64_t keep =
@@ -126,46 +220,21 @@ Status LimitTouchedBlocks(const Plan& plan, PairTable& pairs) {
        ++block) {
     const auto first = pairs.scores.begin() + static_cast<std::ptrdiff_t>(block->first_pair);
     std::fill(first, first + pairs.experts(), PairTable::kNotACandidate);
+    ++plan.tensors[pairs.At(block->first_pair).tensor].blocks_beyond_top_p;
   }
   return {};
 }
 
 Status SelectPairs(const PlanInput& input, const PairTable& pairs, Plan& plan) {
-  struct Candidate {
-    double score_per_byte;
-    uint64_t index;
-  };
-  std::vector<Candidate> order;
-  uint64_t smallest = 0;
-  for (uint64_t i = 0; i < pairs.size(); ++i) {
-    if (pairs.scores[i] == PairTable::kNotACandidate) continue;
-    const uint64_t bytes = PairBytes(plan, pairs.At(i));
-    smallest = order.empty() ? bytes : std::min(smallest, bytes);
-    order.push_back({pairs.scores[i] / static_cast<double>(bytes), i});
-  }
-  std::sort(order.begin(), order.end(), [](const Candidate& a, const Candidate& b) {
-    return a.score_per_byte != b.score_per_byte ? a.score_per_byte > b.score_per_byte
-                                                : a.index < b.index;
-  });
-
+  const std::vector<Candidate> order = RankCandidates(plan, pairs);
   Spending spending(input, plan);
-  // The fractional knapsack over the same items, each at its cheapest: an upper bound of any
-  // selection.
-  double fractional_left = static_cast<double>(spending.left());
-  for (const Candidate& candidate : order) {
-    const PairTable::Pair pair = pairs.At(candidate.index);
-    const uint64_t bytes = PairBytes(plan, pair);
-    const double part = std::min(1.0, fractional_left / static_cast<double>(bytes));
-    plan.objective_bound += part * pairs.scores[candidate.index];
-    fractional_left -= part * static_cast<double>(bytes);
-    if (!spending.Take(pair.tensor, bytes)) continue;
-    plan.tensors[pair.tensor].selected[pair.expert].Add(pair.block);
-    plan.objective += pairs.scores[candidate.index];
-  }
+  TakeBest(pairs, order, spending, plan);
   plan.merge_bytes = spending.spent();
-  if (!FixedReadsFit(plan) || (!order.empty() && plan.merge_bytes == 0)) {
-    const uint64_t charge = smallest * ReadsFor(plan.options, input.observation_rounds, smallest);
-    return tl::unexpected(BudgetTooSmall(input, plan, charge));
+  const bool nothing_read = !order.empty() && plan.merge_bytes == 0;
+  if (!FixedReadsFit(plan) || (nothing_read && !input.allow_empty)) {
+    return tl::unexpected(BudgetTooSmall(input, plan, "a single block",
+                                         SureCharge(input, plan, pairs, order),
+                                         ProbedExperts(input)));
   }
   for (PlannedTensor& tensor : plan.tensors) {
     tensor.reads = ReadsFor(plan.options, input.observation_rounds,
@@ -189,10 +258,13 @@ Status ValidatePlan(const Plan& plan, int observation_rounds) {
           (!tensor.sources[k].present || tensor.rule != TensorRule::kMerge)) {
         return defect("tensor '" + tensor.name + "' selects blocks that are not there");
       }
+      if (tensor.selected[k].Intersects(tensor.equal[k]))
+        return defect("tensor '" + tensor.name + "' selects blocks that are equal to the base's");
     }
     merge_bytes += selected * tensor.reads;
   }
-  if (merge_bytes != plan.merge_bytes) return defect("the planned bytes do not add up");
+  if (merge_bytes != plan.merge_bytes || CompareBytes(plan) != plan.compare_bytes)
+    return defect("the planned bytes do not add up");
   if (plan.options.budget_bytes && plan.PlannedBytes() > *plan.options.budget_bytes) {
     return defect("the planned bytes are over the budget");
   }

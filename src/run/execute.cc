@@ -6,6 +6,7 @@
 #include "mergepipe/manifest/manifest_codec.h"
 #include "mergepipe/manifest/run_folder.h"
 #include "mergepipe/plan/plan_codec.h"
+#include "run/expected.h"
 #include "run/slices.h"
 #include "run/staging.h"
 
@@ -22,27 +23,6 @@ struct RootState {
   std::vector<std::string> slices;
 };
 
-// A replay whose base has other side files would not give the run's output.
-Status CheckSideFilesExpected(const Manifest& manifest, const Manifest& expected) {
-  ProblemList problems;
-  for (const ManifestFile& file : manifest.side_files) {
-    if (std::find(expected.side_files.begin(), expected.side_files.end(), file) ==
-        expected.side_files.end()) {
-      problems.Add("base '" + manifest.base.id + "': " + file.name,
-                   "is not what it was in run " + expected.run_id,
-                   "replay needs the very files of the run");
-    }
-  }
-  for (const ManifestFile& file : expected.side_files) {
-    const bool there = std::any_of(manifest.side_files.begin(), manifest.side_files.end(),
-                                   [&](const ManifestFile& now) { return now.name == file.name; });
-    if (!there)
-      problems.Add("base '" + manifest.base.id + "': " + file.name,
-                   "is missing; run " + expected.run_id + " had it");
-  }
-  return problems.ToStatus(ErrorKind::kBadInput);
-}
-
 std::string ModelIdOf(const MergeTarget& target) {
   return target.model_id.empty() ? IdFromPath(AbsolutePath(target.directory)) : target.model_id;
 }
@@ -51,26 +31,47 @@ void StartManifest(const ExecuteRequest& request, Manifest& manifest) {
   const Plan& plan = request.planned.plan;
   manifest.model_id = ModelIdOf(request.target);
   manifest.plan_hash = request.planned.plan_hash;
+  manifest.output = request.target.form;
   manifest.block_size = plan.options.block_size;
   manifest.base = plan.base;
   manifest.experts = plan.experts;
   manifest.dropped = plan.dropped;
   manifest.budget_bytes = plan.options.budget_bytes;
   manifest.planned_expert_bytes = plan.PlannedBytes();
+  manifest.bound = plan.bound;
+}
+
+Result<OutputLayout> LayOut(const ExecuteRequest& request) {
+  const Plan& plan = request.planned.plan;
+  if (request.target.form == OutputForm::kSparse) return SparseLayoutOf(plan);
+  return ComputeOutputLayout(request.inputs.base.record.layout, plan.options.out_dtype);
+}
+
+// All files but the weights and the manifest.
+Status AddSideFiles(FileSystem& files, RootState& state) {
+  const ExecuteRequest& request = state.request;
+  const ModelLayout& base = request.inputs.base.record.layout;
+  Staging& staging = *state.staging;
+  if (request.sparse) {
+    MERGEPIPE_RETURN_IF_ERROR(TakeOverSideFiles(files, *request.sparse, staging, state.manifest));
+  } else {
+    MERGEPIPE_RETURN_IF_ERROR(CopySideFiles(files, base, request.planned.plan.options.out_dtype,
+                                            staging, state.manifest));
+  }
+  if (request.target.form == OutputForm::kSparse)
+    return AddPlanFile(request.planned.plan_text, staging, state.manifest);
+  return AddIndex(files, base, state.layout, staging, state.manifest);
 }
 
 // Everything that can fail before weights are read fails here, not after the hours of a merge.
 Status Prepare(FileSystem& files, int ranks, RootState& state) {
   const ExecuteRequest& request = state.request;
-  const Plan& plan = request.planned.plan;
-  const ModelLayout& base = request.inputs.base.record.layout;
-  MERGEPIPE_ASSIGN_OR_RETURN(state.layout, ComputeOutputLayout(base, plan.options.out_dtype));
+  MERGEPIPE_ASSIGN_OR_RETURN(state.layout, LayOut(request));
   MERGEPIPE_ASSIGN_OR_RETURN(
       state.staging,
       Staging::Create(files, request.target, PlanIdOf(request.planned.plan_hash), state.layout));
   StartManifest(request, state.manifest);
-  MERGEPIPE_RETURN_IF_ERROR(AddSideFiles(files, base, state.layout, plan.options.out_dtype,
-                                         *state.staging, state.manifest));
+  MERGEPIPE_RETURN_IF_ERROR(AddSideFiles(files, state));
   if (request.expected)
     MERGEPIPE_RETURN_IF_ERROR(CheckSideFilesExpected(state.manifest, *request.expected));
   MERGEPIPE_ASSIGN_OR_RETURN(RunFolder folder,
@@ -79,51 +80,25 @@ Status Prepare(FileSystem& files, int ranks, RootState& state) {
   state.folder = std::make_unique<RunFolder>(std::move(folder));
   state.manifest.run_id = state.folder->run_id();
   MERGEPIPE_RETURN_IF_ERROR(state.folder->Write(kPlanName, request.planned.plan_text));
-  state.slices = MakeSlices(plan, request.inputs, state.layout, state.staging->directory(), ranks);
+  const SliceContext context{request.inputs,
+                             state.layout,
+                             state.staging->directory(),
+                             request.target.form,
+                             request.sparse ? &*request.sparse : nullptr,
+                             request.statistics.get()};
+  MERGEPIPE_ASSIGN_OR_RETURN(state.slices, MakeSlices(request.planned.plan, context, ranks));
   return {};
 }
 
-// A replay that read other bytes than the run had an input that changed outside its fingerprint's
-// samples.
-void CompareReads(const ManifestTensor& now, const ManifestTensor& expected,
-                  const Manifest& manifest, ProblemList& problems) {
-  if (now.base_hash != expected.base_hash) {
-    problems.Add("base '" + manifest.base.id + "': tensor '" + now.name + "'",
-                 "is not what the run read: the file has changed",
-                 "replay needs the very files of the run");
+// `wanted`, or that with a part of the fingerprint and a number, as no other path has it.
+Result<std::string> FreeId(Catalog& catalog, const std::string& wanted, const ModelRecord& model) {
+  const std::string with_fingerprint = wanted + "-" + model.fingerprint.ToHex().substr(0, 8);
+  std::string id = wanted;
+  for (int n = 1;; ++n) {
+    MERGEPIPE_ASSIGN_OR_RETURN(const auto other, catalog.FindModel(id));
+    if (!other || other->layout.path == model.layout.path) return id;
+    id = n == 1 ? with_fingerprint : with_fingerprint + "-" + std::to_string(n);
   }
-  for (size_t i = 0; i < now.sources.size() && i < expected.sources.size(); ++i) {
-    if (now.sources[i].expert != expected.sources[i].expert ||
-        now.sources[i].read_hash == expected.sources[i].read_hash)
-      continue;
-    problems.Add(
-        "expert '" + manifest.experts[now.sources[i].expert].id + "': tensor '" + now.name + "'",
-        "is not what the run read: the file has changed", "replay needs the very files of the run");
-  }
-}
-
-Status CheckExpected(const Manifest& manifest, const Manifest& expected) {
-  if (manifest.tensors.size() != expected.tensors.size() ||
-      manifest.files.size() != expected.files.size()) {
-    return Fail(ErrorKind::kVerification, "run " + expected.run_id,
-                "has other tensors or files than this replay",
-                "its manifest does not belong to its plan");
-  }
-  ProblemList changed;
-  ProblemList different;
-  for (size_t t = 0; t < manifest.tensors.size(); ++t) {
-    CompareReads(manifest.tensors[t], expected.tensors[t], manifest, changed);
-    if (manifest.tensors[t].hash == expected.tensors[t].hash) continue;
-    different.Add("tensor '" + manifest.tensors[t].name + "'",
-                  "has another hash than in run " + expected.run_id,
-                  "this build computes something else than the one that made the run");
-  }
-  MERGEPIPE_RETURN_IF_ERROR(changed.ToStatus(ErrorKind::kBadInput));
-  for (size_t f = 0; f < manifest.files.size(); ++f) {
-    if (manifest.files[f] == expected.files[f]) continue;
-    different.Add(manifest.files[f].name, "has another hash than in run " + expected.run_id);
-  }
-  return different.ToStatus(ErrorKind::kVerification);
 }
 
 // The output's own registration, so that it can be a base or an expert by its id.
@@ -136,9 +111,7 @@ Status RegisterOutput(FileSystem& files, Catalog& catalog, const MergeTarget& ta
   output.changed = true;
   output.record.registered_at = TimestampUtc();
   MERGEPIPE_RETURN_IF_ERROR(resolver.Fingerprint(files, output));
-  MERGEPIPE_ASSIGN_OR_RETURN(const auto same_id, catalog.FindModel(model_id));
-  if (same_id && same_id->layout.path != path)
-    model_id += "-" + output.record.fingerprint.ToHex().substr(0, 8);
+  MERGEPIPE_ASSIGN_OR_RETURN(model_id, FreeId(catalog, model_id, output.record));
   output.record.id = model_id;
   return catalog.PutModels({output.record});
 }
@@ -150,6 +123,7 @@ Status RecordInCatalog(FileSystem& files, const ExecuteRequest& request, const M
       catalog->PutRun({folder.run_id(), PlanIdOf(manifest.plan_hash), manifest.plan_hash,
                        manifest.model_id, AbsolutePath(request.target.directory),
                        AbsolutePath(folder.path()), ManifestHash(manifest), TimestampUtc()}));
+  if (manifest.output == OutputForm::kSparse) return {};  // it is no model
   std::string model_id = manifest.model_id;
   MERGEPIPE_RETURN_IF_ERROR(RegisterOutput(files, *catalog, request.target, model_id));
   if (model_id != manifest.model_id) {
@@ -188,14 +162,24 @@ Status CheckInputsUnchanged(FileSystem& files, const ResolvedInputs& inputs) {
   return {};
 }
 
+// What was read before the merge: fingerprints, probes, an analysis.
+void AddPlanningIo(const std::vector<PlanningIo>& read, Manifest& manifest) {
+  for (size_t rank = 0; rank < read.size(); ++rank) {
+    IoCounts io;
+    io.probe_bytes_read = read[rank].expert_bytes;
+    io.base_bytes_read = read[rank].base_bytes;
+    manifest.io += io;
+    manifest.by_rank[rank].io += io;
+  }
+}
+
 // Everything that the record holds beyond the side files.
 Status CompleteManifest(RootState& state, const std::vector<SliceReport>& reports) {
   const ExecuteRequest& request = state.request;
   Manifest& manifest = state.manifest;
-  MERGEPIPE_RETURN_IF_ERROR(RecordReports(request.planned.plan, state.layout, reports, manifest));
-  // Rank 0 took the fingerprints.
-  manifest.io.probe_bytes_read += request.planned.probe_bytes_read;
-  manifest.by_rank.front().io.probe_bytes_read += request.planned.probe_bytes_read;
+  MERGEPIPE_RETURN_IF_ERROR(RecordReports(request.planned.plan, state.layout, reports, manifest,
+                                          request.sparse ? &request.sparse->manifest : nullptr));
+  AddPlanningIo(request.planned.read, manifest);
   return request.expected ? CheckExpected(manifest, *request.expected) : Status();
 }
 

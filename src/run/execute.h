@@ -1,8 +1,12 @@
 #pragma once
 
 #include <functional>
+#include <memory>
+#include <optional>
 
+#include "mergepipe/plan/statistics.h"
 #include "run/inputs.h"
+#include "run/sparse_output.h"
 
 namespace mergepipe {
 
@@ -14,7 +18,10 @@ struct ExecuteRequest {
   std::string catalog;
   std::vector<std::string> command_line;
   std::string started_at;
-  std::optional<Manifest> expected;  ///< replay: what the hashes must be
+  std::optional<Manifest> expected;    ///< replay: what the hashes must be
+  std::optional<SparseOutput> sparse;  ///< materialize: what the experts gave; there are none
+  /// What was analyzed before: blocks that are read must be those. May be null.
+  std::shared_ptr<StatisticsSource> statistics;
   PublishHook publish_hook;
 };
 

@@ -94,8 +94,7 @@ std::vector<std::string> ResolvedInputs::Paths() const {
   return paths;
 }
 
-Result<ResolvedInputs> ResolveInputs(FileSystem& files, Catalog* catalog, const MergeInputs& inputs,
-                                     std::optional<uint64_t> budget_bytes) {
+Result<ResolvedInputs> FindInputs(FileSystem& files, Catalog* catalog, const MergeInputs& inputs) {
   ModelResolver resolver(files, catalog);
   ResolvedInputs resolved;
   Failures failures;
@@ -113,9 +112,24 @@ Result<ResolvedInputs> ResolveInputs(FileSystem& files, Catalog* catalog, const 
   }
   MERGEPIPE_RETURN_IF_ERROR(failures.ToStatus());
   MERGEPIPE_RETURN_IF_ERROR(CheckDistinct(resolved));
+  return resolved;
+}
+
+Result<ResolvedInputs> ResolveInputs(FileSystem& files, Catalog* catalog, const MergeInputs& inputs,
+                                     std::optional<uint64_t> budget_bytes) {
+  ModelResolver resolver(files, catalog);
+  MERGEPIPE_ASSIGN_OR_RETURN(ResolvedInputs resolved, FindInputs(files, catalog, inputs));
   MERGEPIPE_RETURN_IF_ERROR(TakeFingerprints(files, resolver, budget_bytes, resolved));
   MERGEPIPE_RETURN_IF_ERROR(NameModels(resolver, resolved));
   return resolved;
+}
+
+Status PutModels(Catalog& catalog, ResolvedInputs& inputs) {
+  const std::vector<ModelRecord> changed = inputs.Changed();
+  if (!changed.empty()) MERGEPIPE_RETURN_IF_ERROR(catalog.PutModels(changed));
+  inputs.base.changed = false;
+  for (ResolvedModel& expert : inputs.experts) expert.changed = false;
+  return {};
 }
 
 Status CheckUnchanged(FileSystem& files, const ModelLayout& layout) {

@@ -26,6 +26,13 @@ struct ResolvedInputs {
 Result<ResolvedInputs> ResolveInputs(FileSystem& files, Catalog* catalog, const MergeInputs& inputs,
                                      std::optional<uint64_t> budget_bytes);
 
+/// The headers alone: no weights are read, and no fingerprints taken. Problems of all models are
+/// reported together.
+Result<ResolvedInputs> FindInputs(FileSystem& files, Catalog* catalog, const MergeInputs& inputs);
+
+/// Puts those models into the catalog that it does not have as they are; then none is `changed`.
+Status PutModels(Catalog& catalog, ResolvedInputs& inputs);
+
 /// kBadInput naming the file if an input is not what it was when its header was read.
 Status CheckUnchanged(FileSystem& files, const ModelLayout& layout);
 

@@ -1,61 +1,22 @@
 #include "mergepipe/run/merge.h"
 
-#include <chrono>
+#include <algorithm>
 
-#include "mergepipe/plan/plan_codec.h"
+#include "mergepipe/base/text.h"
 #include "mergepipe/strategy/strategy.h"
 #include "run/execute.h"
+#include "run/planning.h"
 #include "run/staging.h"
 
 namespace mergepipe {
 namespace {
 
-// A planned merge and the inputs that it was planned for.
-struct Planned {
-  PlannedMerge merge;
-  ResolvedInputs inputs;
-};
-
-Result<Planned> PlanFromInputs(FileSystem& files, const MergeOptions& options) {
-  const auto start = std::chrono::steady_clock::now();
-  MERGEPIPE_ASSIGN_OR_RETURN(const StrategyRow* strategy, FindStrategy(options.plan.strategy.name));
-  MERGEPIPE_RETURN_IF_ERROR(strategy->check(options.plan.strategy));
-
-  MERGEPIPE_ASSIGN_OR_RETURN(auto catalog, Catalog::OpenIfExists(options.inputs.catalog));
-  Planned planned;
-  MERGEPIPE_ASSIGN_OR_RETURN(planned.inputs, ResolveInputs(files, catalog.get(), options.inputs,
-                                                           options.plan.budget_bytes));
-  PlanInput input{options.plan, &planned.inputs.base.record, planned.inputs.Experts(),
-                  strategy->rounds(options.plan.strategy)};
-  MERGEPIPE_ASSIGN_OR_RETURN(planned.merge.plan, MakePlan(input));
-  planned.merge.plan_text = SerializePlan(planned.merge.plan);
-  planned.merge.plan_hash = PlanHash(planned.merge.plan);
-  planned.merge.probe_bytes_read = planned.inputs.probe_bytes_read;
-  planned.merge.warnings = InputWarnings(planned.inputs, planned.merge.plan);
-  planned.merge.seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  return planned;
-}
-
-// Only when nothing is wrong any more, so that a refused merge leaves no catalog behind.
-Status RememberPlan(const MergeOptions& options, const Planned& planned) {
-  MERGEPIPE_ASSIGN_OR_RETURN(const auto catalog, Catalog::OpenOrCreate(options.inputs.catalog));
-  if (const auto changed = planned.inputs.Changed(); !changed.empty()) {
-    MERGEPIPE_RETURN_IF_ERROR(catalog->PutModels(changed));
-  }
-  const std::string& hash = planned.merge.plan_hash;
-  return catalog->PutPlan(PlanIdOf(hash), hash, planned.merge.plan_text);
-}
-
-Result<ExecuteRequest> PlanOnRoot(FileSystem& files, const MergeOptions& options) {
+ExecuteRequest RequestFor(const MergeOptions& options, Planned planned, std::string started_at) {
   ExecuteRequest request;
-  request.started_at = TimestampUtc();
-  MERGEPIPE_RETURN_IF_ERROR(Staging::CheckOptions(files, options.target));
-  MERGEPIPE_ASSIGN_OR_RETURN(Planned planned, PlanFromInputs(files, options));
-  MERGEPIPE_RETURN_IF_ERROR(Staging::CheckTarget(files, options.target, planned.inputs.Paths()));
-  MERGEPIPE_RETURN_IF_ERROR(RememberPlan(options, planned));
+  request.started_at = std::move(started_at);
   request.planned = std::move(planned.merge);
   request.inputs = std::move(planned.inputs);
+  request.statistics = std::move(planned.statistics);
   request.target = options.target;
   request.catalog = options.inputs.catalog;
   request.command_line = options.command_line;
@@ -63,18 +24,63 @@ Result<ExecuteRequest> PlanOnRoot(FileSystem& files, const MergeOptions& options
   return request;
 }
 
+// A model that is not in the catalog as it is on disk has no statistics, and may have no id.
+Status CheckAllRegistered(const ResolvedInputs& inputs) {
+  std::vector<const ResolvedModel*> models = {&inputs.base};
+  for (const ResolvedModel& expert : inputs.experts) models.push_back(&expert);
+  for (const ResolvedModel* model : models) {
+    if (!model->changed) continue;
+    return Fail(ErrorKind::kUsage, "--sweep",
+                Quote(model->record.layout.path) + " has not been analyzed, or changed since",
+                "run `mergepipe analyze` first");
+  }
+  return {};
+}
+
 }  // namespace
 
-Result<PlannedMerge> PlanMerge(FileSystem& files, const MergeOptions& options) {
-  MERGEPIPE_ASSIGN_OR_RETURN(Planned planned, PlanFromInputs(files, options));
-  MERGEPIPE_RETURN_IF_ERROR(RememberPlan(options, planned));
-  return std::move(planned.merge);
+Result<PlannedMerge> PlanMerge(FileSystem& files, Communicator& communicator,
+                               const MergeOptions& options) {
+  MERGEPIPE_ASSIGN_OR_RETURN(std::optional<Planned> planned,
+                             PlanOnAll(files, communicator, options, {}));
+  return planned ? std::move(planned->merge) : PlannedMerge();
 }
 
 Result<MergeOutcome> RunMerge(FileSystem& files, Communicator& communicator,
                               const MergeOptions& options) {
-  return ExecuteOnAll(files, communicator, options.limits,
-                      [&] { return PlanOnRoot(files, options); });
+  std::string started_at = TimestampUtc();
+  MERGEPIPE_RETURN_IF_ERROR(communicator.Agree(
+      communicator.is_root() ? Staging::CheckOptions(files, options.target) : Status()));
+  MERGEPIPE_ASSIGN_OR_RETURN(
+      std::optional<Planned> planned,
+      PlanOnAll(files, communicator, options, [&](const ResolvedInputs& inputs) {
+        return Staging::CheckTarget(files, options.target, inputs.Paths());
+      }));
+  return ExecuteOnAll(files, communicator, options.limits, [&]() -> Result<ExecuteRequest> {
+    return RequestFor(options, std::move(*planned), std::move(started_at));
+  });
+}
+
+Result<std::vector<SweepPoint>> SweepMerge(FileSystem& files, const MergeOptions& options,
+                                           const std::vector<double>& percents) {
+  MERGEPIPE_ASSIGN_OR_RETURN(const StrategyRow* strategy, FindStrategy(options.plan.strategy.name));
+  MERGEPIPE_RETURN_IF_ERROR(strategy->check(options.plan.strategy));
+  MERGEPIPE_ASSIGN_OR_RETURN(std::shared_ptr<Catalog> catalog,
+                             Catalog::OpenIfExists(options.inputs.catalog));
+  MERGEPIPE_ASSIGN_OR_RETURN(const ResolvedInputs inputs,
+                             FindInputs(files, catalog.get(), options.inputs));
+  MERGEPIPE_RETURN_IF_ERROR(CheckAllRegistered(inputs));
+  PlanInput input;
+  input.options = options.plan;
+  input.base = &inputs.base.record;
+  input.experts = inputs.Experts();
+  input.observation_rounds = strategy->rounds(options.plan.strategy);
+  input.coefficients = strategy->largest_coefficients(options.plan.strategy);
+  MERGEPIPE_ASSIGN_OR_RETURN(const Plan matched, StartPlan(input));
+  MERGEPIPE_ASSIGN_OR_RETURN(const auto statistics,
+                             KnownStatistics::Find(catalog, inputs, matched));
+  input.statistics = statistics.get();
+  return SweepBudgets(input, percents);
 }
 
 }  // namespace mergepipe

@@ -1,25 +1,12 @@
 #include "run/slices.h"
 
 #include <map>
-#include <unordered_map>
+
+#include "run/known_blocks.h"
+#include "run/source_tables.h"
 
 namespace mergepipe {
 namespace {
-
-std::vector<SourceFile> SourceFilesOf(const ModelLayout& layout) {
-  std::vector<SourceFile> files;
-  for (uint32_t i = 0; i < layout.files.size(); ++i) {
-    const ModelFile& file = layout.files[i];
-    files.push_back({layout.FilePath(i), file.info.size, file.info.mtime_ns, file.data_begin});
-  }
-  return files;
-}
-
-SourceTensor SourceOf(const TensorInfo& tensor) {
-  return {true, tensor.dtype, tensor.file, tensor.offset};
-}
-
-using TensorsByName = std::unordered_map<std::string_view, const TensorInfo*>;
 
 // Which ranks share a tensor, and its place among the shared ones.
 struct Sharing {
@@ -46,33 +33,33 @@ std::map<uint32_t, Sharing> FindSharing(const std::vector<PlanSlice>& slices) {
 
 class SliceBuilder {
  public:
-  SliceBuilder(const Plan& plan, const ResolvedInputs& inputs, const OutputLayout& layout,
-               const std::string& staging)
-      : plan_(plan), inputs_(inputs), layout_(layout) {
+  SliceBuilder(const Plan& plan, const SliceContext& context)
+      : plan_(plan), context_(context), known_(plan, context.statistics) {
     common_.block_size = plan.options.block_size;
     common_.strategy = plan.options.strategy;
+    common_.form = context.form;
     common_.allow_nonfinite = plan.options.allow_nonfinite;
-    common_.base_files = SourceFilesOf(inputs.base.record.layout);
-    for (const ResolvedModel& expert : inputs.experts) {
+    common_.base_files = SourceFilesOf(context.inputs.base.record.layout);
+    for (const ResolvedModel& expert : context.inputs.experts) {
       common_.expert_files.push_back(SourceFilesOf(expert.record.layout));
       common_.expert_ids.push_back(expert.record.id);
-      TensorsByName& by_name = expert_tensors_.emplace_back();
-      for (const TensorInfo& tensor : expert.record.layout.tensors)
-        by_name.emplace(tensor.name, &tensor);
+      expert_tensors_.push_back(IndexTensors(expert.record.layout));
     }
-    for (const OutputFile& file : layout.files)
-      common_.output_files.push_back(JoinPath(staging, file.name));
+    if (context.sparse != nullptr) common_.sparse_file = context.sparse->file;
+    for (const OutputFile& file : context.layout.files)
+      common_.output_files.push_back(JoinPath(context.staging, file.name));
   }
 
-  Slice Build(const PlanSlice& ranges, const std::map<uint32_t, Sharing>& sharing) const {
+  Result<Slice> Build(const PlanSlice& ranges, const std::map<uint32_t, Sharing>& sharing) {
     Slice slice = common_;
     for (const TensorRange& range : ranges.ranges) {
-      TensorPart part = MakePart(range);
+      MERGEPIPE_ASSIGN_OR_RETURN(TensorPart part, MakePart(range));
       const Sharing& ranks = sharing.at(range.tensor);
       part.first_rank = ranks.first_rank;
       part.last_rank = ranks.last_rank;
       part.shared_ordinal = ranks.ordinal;
       slice.parts.push_back(std::move(part));
+      if (context_.sparse != nullptr) continue;
       slice.merge_share += RangeMergeBytes(plan_, range);
       slice.compare_share += RangeCompareBytes(plan_, range);
     }
@@ -80,51 +67,73 @@ class SliceBuilder {
   }
 
  private:
-  TensorPart MakePart(const TensorRange& range) const {
+  Result<TensorPart> MakePart(const TensorRange& range) {
     const PlannedTensor& planned = plan_.tensors[range.tensor];
-    const TensorInfo& out = layout_.tensors[range.tensor];
+    const TensorInfo& out = context_.layout.tensors[range.tensor];
+    const BlockSet touched = planned.Touched(plan_.options.block_size);
     TensorPart part;
     part.tensor = range.tensor;
     part.name = planned.name;
     part.elements = planned.elements();
     part.begin = range.begin.value;
     part.end = range.end.value;
+    part.base = SourceOf(context_.inputs.base.record.layout.tensors[range.tensor]);
+    part.out_dtype = planned.out_dtype;
+    part.out_file = out.file;
+    part.touched = touched.Within(range.begin, range.end);
+    const uint64_t touched_before = BytesBefore(planned, touched, range.begin);
+    const uint64_t all_before =
+        range.begin.value * plan_.options.block_size * DTypeSize(planned.out_dtype);
+    part.out_offset =
+        out.offset + (context_.form == OutputForm::kSparse ? touched_before : all_before);
+    if (context_.sparse != nullptr) {
+      const TensorInfo& made = context_.sparse->layout.tensors[range.tensor];
+      part.sparse = {!part.touched.Empty(), made.dtype, 0, made.offset + touched_before};
+      return part;
+    }
+    AddExperts(planned, range, part);
+    MERGEPIPE_RETURN_IF_ERROR(known_.AddTo(part));
+    return part;
+  }
+
+  void AddExperts(const PlannedTensor& planned, const TensorRange& range, TensorPart& part) const {
     part.merge = planned.rule == TensorRule::kMerge;
     part.compare = planned.compare;
     part.reads = planned.reads;
-    part.base = SourceOf(inputs_.base.record.layout.tensors[range.tensor]);
-    part.out_dtype = planned.out_dtype;
-    part.out_file = out.file;
-    part.out_offset = out.offset;
     for (size_t k = 0; k < planned.sources.size(); ++k) {
       const ExpertSource& source = planned.sources[k];
       part.experts.push_back(source.present ? SourceOf(*expert_tensors_[k].at(source.name))
                                             : SourceTensor{});
       part.selected.push_back(planned.selected[k].Within(range.begin, range.end));
-      part.selected_elements.push_back(
-          planned.ElementsOf(planned.selected[k], plan_.options.block_size));
+      part.selected_elements.push_back(planned.CountedElements(k, plan_.options.block_size));
     }
-    return part;
+  }
+
+  // Output bytes of those of `blocks` that come before `end`.
+  uint64_t BytesBefore(const PlannedTensor& planned, const BlockSet& blocks, BlockIndex end) const {
+    return planned.ElementsOf(blocks.Within(BlockIndex(0), end), plan_.options.block_size) *
+           DTypeSize(planned.out_dtype);
   }
 
   const Plan& plan_;
-  const ResolvedInputs& inputs_;
-  const OutputLayout& layout_;
+  const SliceContext& context_;
+  KnownBlocks known_;
   Slice common_;
   std::vector<TensorsByName> expert_tensors_;
 };
 
 }  // namespace
 
-std::vector<std::string> MakeSlices(const Plan& plan, const ResolvedInputs& inputs,
-                                    const OutputLayout& layout, const std::string& staging,
-                                    int ranks) {
+Result<std::vector<std::string>> MakeSlices(const Plan& plan, const SliceContext& context,
+                                            int ranks) {
   const std::vector<PlanSlice> ranges = PartitionPlan(plan, ranks);
   const auto sharing = FindSharing(ranges);
-  const SliceBuilder builder(plan, inputs, layout, staging);
+  SliceBuilder builder(plan, context);
   std::vector<std::string> slices;  // one Slice at a time: their file tables are large
-  for (const PlanSlice& slice : ranges)
-    slices.push_back(SerializeSlice(builder.Build(slice, sharing)));
+  for (const PlanSlice& slice : ranges) {
+    MERGEPIPE_ASSIGN_OR_RETURN(const Slice built, builder.Build(slice, sharing));
+    slices.push_back(SerializeSlice(built));
+  }
   return slices;
 }
 

@@ -5,14 +5,27 @@
 #include "mergepipe/exec/slice.h"
 #include "mergepipe/format/output_layout.h"
 #include "mergepipe/plan/partition.h"
+#include "mergepipe/plan/statistics.h"
 #include "run/inputs.h"
+#include "run/sparse_output.h"
 
 namespace mergepipe {
 
+/// What a plan is executed with. References and pointers are the caller's.
+struct SliceContext {
+  const ResolvedInputs& inputs;  ///< without experts if there is a sparse output
+  const OutputLayout& layout;    ///< of the output, in its form
+  std::string staging;
+  OutputForm form = OutputForm::kFull;
+  const SparseOutput* sparse = nullptr;  ///< take the touched blocks from it
+  /// Knows the hashes of blocks that were analyzed; may be null. Asked for tensors in ascending
+  /// order.
+  StatisticsSource* statistics = nullptr;
+};
+
 /// What each of `ranks` ranks is told to do, serialised (SerializeSlice): the plan, partitioned,
-/// with every path and offset resolved.
-std::vector<std::string> MakeSlices(const Plan& plan, const ResolvedInputs& inputs,
-                                    const OutputLayout& layout, const std::string& staging,
-                                    int ranks);
+/// with every path and offset resolved. Fails only where `statistics` does.
+Result<std::vector<std::string>> MakeSlices(const Plan& plan, const SliceContext& context,
+                                            int ranks);
 
 }  // namespace mergepipe

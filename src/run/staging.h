@@ -9,6 +9,7 @@
 #include "mergepipe/io/publish.h"
 #include "mergepipe/manifest/manifest.h"
 #include "mergepipe/run/merge.h"
+#include "run/sparse_output.h"
 
 namespace mergepipe {
 
@@ -55,10 +56,19 @@ class Staging {
   PublishReport report_;
 };
 
-/// Copies the base's side files into the staging directory, config.json with the output's dtype,
-/// and the index; fills side_files and left_out of the manifest. kBadInput for a name that is not
-/// UTF-8: it could not be recorded.
-Status AddSideFiles(FileSystem& files, const ModelLayout& base, const OutputLayout& layout,
-                    std::optional<DType> out_dtype, Staging& staging, Manifest& manifest);
+/// The side files of an output: each is put into the staging directory and recorded in side_files.
+///
+/// The base's, config.json with the output's dtype; fills left_out too. kBadInput for a name that
+/// is not UTF-8 (it could not be recorded), and for one that a sparse output has for itself.
+Status CopySideFiles(FileSystem& files, const ModelLayout& base, std::optional<DType> out_dtype,
+                     Staging& staging, Manifest& manifest);
+/// Those of a sparse output, which are the ones of the full output. kBadInput if one was changed.
+Status TakeOverSideFiles(FileSystem& files, const SparseOutput& sparse, Staging& staging,
+                         Manifest& manifest);
+/// The index of a sharded output.
+Status AddIndex(FileSystem& files, const ModelLayout& base, const OutputLayout& layout,
+                Staging& staging, Manifest& manifest);
+/// The plan that a sparse output carries.
+Status AddPlanFile(const std::string& plan_text, Staging& staging, Manifest& manifest);
 
 }  // namespace mergepipe

@@ -48,11 +48,9 @@ Result<std::string> FindRunFolder(FileSystem& files, Catalog* catalog,
                       : "give a run id, its folder, or the output (see --runs-dir and --db)");
 }
 
-Result<StoredRun> LoadRun(FileSystem& files, const RecordPlaces& places, const std::string& run) {
-  MERGEPIPE_ASSIGN_OR_RETURN(const auto catalog, Catalog::OpenIfExists(places.catalog));
+Result<StoredRun> ReadRunFolder(FileSystem& files, const std::string& directory) {
   StoredRun stored;
-  MERGEPIPE_ASSIGN_OR_RETURN(stored.directory,
-                             FindRunFolder(files, catalog.get(), places.runs_directory, run));
+  stored.directory = directory;
   const std::string plan_path = JoinPath(stored.directory, kPlanName);
   const std::string manifest_path = JoinPath(stored.directory, kManifestName);
   MERGEPIPE_ASSIGN_OR_RETURN(stored.plan_text, ReadSmallFile(files, plan_path, kMaxRecordBytes));
@@ -66,6 +64,13 @@ Result<StoredRun> LoadRun(FileSystem& files, const RecordPlaces& places, const s
                 "the run folder was changed since it was written");
   }
   return stored;
+}
+
+Result<StoredRun> LoadRun(FileSystem& files, const RecordPlaces& places, const std::string& run) {
+  MERGEPIPE_ASSIGN_OR_RETURN(const auto catalog, Catalog::OpenIfExists(places.catalog));
+  MERGEPIPE_ASSIGN_OR_RETURN(const std::string directory,
+                             FindRunFolder(files, catalog.get(), places.runs_directory, run));
+  return ReadRunFolder(files, directory);
 }
 
 }  // namespace mergepipe

@@ -14,4 +14,7 @@ namespace mergepipe {
 Result<std::string> FindRunFolder(FileSystem& files, Catalog* catalog,
                                   const std::string& runs_directory, const std::string& argument);
 
+/// Reads a run from its folder, without a catalog. Errors as LoadRun's.
+Result<StoredRun> ReadRunFolder(FileSystem& files, const std::string& directory);
+
 }  // namespace mergepipe

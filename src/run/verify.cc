@@ -1,6 +1,6 @@
 #include <algorithm>
+#include <map>
 #include <set>
-#include <unordered_map>
 
 #include "mergepipe/base/text.h"
 #include "mergepipe/kernels/parallel.h"
@@ -9,90 +9,13 @@
 #include "mergepipe/plan/plan_codec.h"
 #include "mergepipe/run/records.h"
 #include "run/stored_run.h"
+#include "run/verify_weights.h"
 
 namespace mergepipe {
 namespace {
 
-constexpr const char* kRemedy = "do not use this output; replay the run or merge again";
 constexpr size_t kHexDigits = 32;
 constexpr uint64_t kHashBuffer = 16 * kMiB;
-
-// A block of a weight file whose hash is to be taken.
-struct BlockJob {
-  const std::string* path;
-  uint64_t offset;
-  uint64_t size;
-};
-
-// The weight files as their own headers describe them, and the blocks of all tensors in manifest
-// order.
-struct OutputFiles {
-  std::vector<ModelLayout> layouts;  // one a file of the manifest; empty if it cannot be read
-  std::vector<std::string> paths;
-  std::vector<BlockJob> jobs;
-  std::vector<uint64_t> first_job;  // of each tensor
-  std::vector<bool> found;          // each tensor, as the manifest describes it
-};
-
-bool Describes(const ManifestTensor& expected, const TensorInfo& tensor) {
-  return tensor.name == expected.name && tensor.dtype == expected.dtype &&
-         tensor.shape == expected.shape;
-}
-
-// Collects the blocks of every tensor of the manifest; what does not fit becomes a problem and is
-// not hashed.
-OutputFiles CollectJobs(FileSystem& files, const Manifest& manifest, const std::string& directory,
-                        ProblemList& problems) {
-  OutputFiles out;
-  for (const ManifestFile& file : manifest.files) {
-    out.paths.push_back(JoinPath(directory, file.name));
-    auto layout = ReadModel(files, out.paths.back());
-    if (!layout) problems.Add(layout.error());
-    out.layouts.push_back(layout ? std::move(*layout) : ModelLayout());
-    const ModelLayout& read = out.layouts.back();
-    if (!read.files.empty() && read.files[0].info.size != file.size) {
-      problems.Add(out.paths.back(),
-                   "has " + std::to_string(read.files[0].info.size) + " bytes, the manifest says " +
-                       std::to_string(file.size),
-                   kRemedy);
-    }
-  }
-  std::vector<std::unordered_map<std::string_view, const TensorInfo*>> by_name(out.layouts.size());
-  for (size_t f = 0; f < out.layouts.size(); ++f) {
-    for (const TensorInfo& tensor : out.layouts[f].tensors)
-      by_name[f].emplace(tensor.name, &tensor);
-  }
-  for (const ManifestTensor& expected : manifest.tensors) {
-    out.first_job.push_back(out.jobs.size());
-    out.found.push_back(false);
-    const auto file = std::find_if(
-        manifest.files.begin(), manifest.files.end(),
-        [&](const ManifestFile& candidate) { return candidate.name == expected.file; });
-    if (file == manifest.files.end()) {
-      problems.Add("tensor " + Quote(expected.name),
-                   "lies in a file that the manifest does not list", kRemedy);
-      continue;
-    }
-    const auto f = static_cast<size_t>(file - manifest.files.begin());
-    const auto entry = by_name[f].find(expected.name);
-    const TensorInfo* tensor = entry == by_name[f].end() ? nullptr : entry->second;
-    if (tensor == nullptr || !Describes(expected, *tensor)) {
-      if (!out.layouts[f].files.empty()) {
-        problems.Add(out.paths[f] + ": tensor " + Quote(expected.name),
-                     "is missing, or has another dtype or shape", kRemedy);
-      }
-      continue;
-    }
-    out.found.back() = true;
-    const uint64_t block_bytes = manifest.block_size * DTypeSize(tensor->dtype);
-    for (uint64_t at = 0; at < tensor->bytes(); at += block_bytes) {
-      out.jobs.push_back(
-          {&out.paths[f], tensor->offset + at, std::min(block_bytes, tensor->bytes() - at)});
-    }
-  }
-  out.first_job.push_back(out.jobs.size());
-  return out;
-}
 
 Result<Hash128> HashRange(ReadableFile& file, uint64_t offset, uint64_t size) {
   static thread_local std::vector<std::byte> buffer;
@@ -146,32 +69,6 @@ Result<std::vector<Hash128>> JoinShares(const std::vector<std::string>& shares) 
   return hashes;
 }
 
-void CompareTensors(const Manifest& manifest, const OutputFiles& out,
-                    const std::vector<Hash128>& hashes, ProblemList& problems) {
-  std::vector<std::vector<Hash128>> by_file(manifest.files.size());
-  for (size_t t = 0; t < manifest.tensors.size(); ++t) {
-    const ManifestTensor& expected = manifest.tensors[t];
-    const std::vector<Hash128> blocks(
-        hashes.begin() + static_cast<std::ptrdiff_t>(out.first_job[t]),
-        hashes.begin() + static_cast<std::ptrdiff_t>(out.first_job[t + 1]));
-    const Hash128 hash = TensorHash(blocks);
-    for (size_t f = 0; f < manifest.files.size(); ++f) {
-      if (manifest.files[f].name == expected.file) by_file[f].push_back(hash);
-    }
-    if (out.found[t] && hash != expected.hash) {
-      problems.Add(expected.file + ": tensor " + Quote(expected.name),
-                   "does not have the hash that the manifest states", kRemedy);
-    }
-  }
-  for (size_t f = 0; f < manifest.files.size(); ++f) {
-    if (out.layouts[f].files.empty()) continue;
-    if (WeightFileHash(out.layouts[f].files[0].header_hash, by_file[f]) != manifest.files[f].hash) {
-      problems.Add(out.paths[f],
-                   "does not have the hash that the manifest states (header or tensors)", kRemedy);
-    }
-  }
-}
-
 Status CheckSideFile(FileSystem& files, const std::string& directory, const ManifestFile& expected,
                      ProblemList& problems) {
   const std::string path = JoinPath(directory, expected.name);
@@ -182,7 +79,7 @@ Status CheckSideFile(FileSystem& files, const std::string& directory, const Mani
   }
   MERGEPIPE_ASSIGN_OR_RETURN(const Hash128 hash, HashRange(**file, 0, (*file)->size()));
   if ((*file)->size() != expected.size || hash != expected.hash) {
-    problems.Add(path, "is not what the manifest states", kRemedy);
+    problems.Add(path, "is not what the manifest states", kVerifyRemedy);
   }
   return {};
 }
@@ -266,10 +163,13 @@ Result<std::string> ReadManifestText(FileSystem& files, const std::string& direc
   MERGEPIPE_ASSIGN_OR_RETURN(const FileInfo info, files.Stat(directory));
   const std::string path = JoinPath(directory, kManifestName);
   MERGEPIPE_ASSIGN_OR_RETURN(const bool there, files.Exists(path));
-  MERGEPIPE_ASSIGN_OR_RETURN(const bool is_run, files.Exists(JoinPath(directory, kPlanName)));
-  if (info.kind != FileKind::kDirectory || !there || is_run) {
+  // A run folder has a plan, and so has a sparse output.
+  MERGEPIPE_ASSIGN_OR_RETURN(const bool has_plan, files.Exists(JoinPath(directory, kPlanName)));
+  MERGEPIPE_ASSIGN_OR_RETURN(const bool is_sparse, files.Exists(JoinPath(directory, kSparseName)));
+  if (info.kind != FileKind::kDirectory || !there || (has_plan && !is_sparse)) {
     return Fail(ErrorKind::kBadInput, directory,
-                "is not an output of mergepipe (it has no manifest.json, or is a run folder)",
+                "is not an output of mergepipe (it has no manifest.json, or is a run folder, or a "
+                "sparse output without its sparse.safetensors)",
                 "give the directory that a merge wrote");
   }
   return ReadSmallFile(files, path, kMaxRecordBytes);
@@ -283,6 +183,9 @@ Status CheckTheRest(FileSystem& files, const RecordPlaces& places, const std::st
     outcome.bytes += file.size;
   }
   MERGEPIPE_RETURN_IF_ERROR(NoteStrangers(files, directory, manifest, outcome));
+  if (manifest.output == OutputForm::kSparse) {  // it is its own run folder
+    MERGEPIPE_RETURN_IF_ERROR(CheckRunFolder(files, directory, manifest, manifest_text, problems));
+  }
   MERGEPIPE_RETURN_IF_ERROR(
       CheckRecords(files, places, manifest, manifest_text, problems, outcome));
   outcome.run_id = manifest.run_id;
@@ -307,8 +210,8 @@ Result<VerifyOutcome> VerifyOutput(FileSystem& files, Communicator& communicator
       communicator.Agree(manifest ? Status() : Status(tl::unexpected(manifest.error()))));
 
   ProblemList problems;
-  const OutputFiles out = CollectJobs(files, *manifest, directory, problems);
-  const auto share = HashShare(files, communicator, out.jobs, threads);
+  const WeightFiles weights = FindWeights(files, *manifest, directory, problems);
+  const auto share = HashShare(files, communicator, weights.jobs, threads);
   MERGEPIPE_RETURN_IF_ERROR(
       communicator.Agree(share ? Status() : Status(tl::unexpected(share.error()))));
   const std::vector<std::string> shares = communicator.Gather(*share);
@@ -317,11 +220,11 @@ Result<VerifyOutcome> VerifyOutput(FileSystem& files, Communicator& communicator
   Status status;
   if (communicator.is_root()) {
     const auto hashes = JoinShares(shares);
-    if (!hashes || hashes->size() != out.jobs.size()) {
+    if (!hashes || hashes->size() != weights.jobs.size()) {
       status = Fail(ErrorKind::kIo, directory, "does not look the same to all ranks",
                     "use a filesystem that all hosts share");
     } else {
-      CompareTensors(*manifest, out, *hashes, problems);
+      CompareWeights(*manifest, weights, *hashes, problems);
       status = CheckTheRest(files, places, directory, *manifest, *text, problems, outcome);
       if (status) status = problems.ToStatus(ErrorKind::kVerification);
     }

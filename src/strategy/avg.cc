@@ -65,6 +65,8 @@ constinit const StrategyRow kAvgRow = {
     .default_density = 1.0,
     .check = Check,
     .rounds = [](const StrategyOptions&) { return 0; },
+    .largest_coefficients = [](const StrategyOptions& options)
+        -> std::optional<std::vector<double>> { return LargestCoefficients(options, 1.0); },
     .make = [](const StrategyOptions& options) -> std::unique_ptr<Strategy> {
       return std::make_unique<Avg>(options);
     },

@@ -1,5 +1,6 @@
 #include "strategy/coefficients.h"
 
+#include <cmath>
 #include <numeric>
 
 namespace mergepipe {
@@ -13,6 +14,13 @@ std::vector<float> Coefficients(const StrategyOptions& options) {
     coefficients.push_back(static_cast<float>(weight / sum));
   }
   return coefficients;
+}
+
+std::vector<double> LargestCoefficients(const StrategyOptions& options, double factor) {
+  std::vector<double> largest;
+  for (const float coefficient : Coefficients(options))
+    largest.push_back(std::abs(options.lambda * static_cast<double>(coefficient)) * factor);
+  return largest;
 }
 
 }  // namespace mergepipe

@@ -10,4 +10,7 @@ namespace mergepipe {
 /// the sum in expert order, rounded once to float. They do not depend on what is read.
 std::vector<float> Coefficients(const StrategyOptions& options);
 
+/// |lambda a_k| * factor, for each expert.
+std::vector<double> LargestCoefficients(const StrategyOptions& options, double factor);
+
 }  // namespace mergepipe

@@ -100,6 +100,10 @@ constinit const StrategyRow kDareRow = {
     .default_density = 0.5,
     .check = Check,
     .rounds = [](const StrategyOptions&) { return 0; },
+    .largest_coefficients =
+        [](const StrategyOptions& options) -> std::optional<std::vector<double>> {
+      return LargestCoefficients(options, 1.0 / options.density);  // a kept delta is divided by it
+    },
     .make = [](const StrategyOptions& options) -> std::unique_ptr<Strategy> {
       return std::make_unique<Dare>(options);
     },

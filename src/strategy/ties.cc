@@ -222,6 +222,9 @@ constinit const StrategyRow kTiesRow = {
     .default_density = 0.6,
     .check = Check,
     .rounds = Rounds,
+    .largest_coefficients = [](const StrategyOptions&) -> std::optional<std::vector<double>> {
+      return std::nullopt;  // signs and means depend on which experts are read
+    },
     .make = [](const StrategyOptions& options) -> std::unique_ptr<Strategy> {
       return std::make_unique<Ties>(options);
     },

@@ -256,9 +256,9 @@ def merge_tensor(name: str, base: np.ndarray, experts, options: Options, selecti
 
 
 def merge_model(base: dict, experts: list[dict], options: Options, plan: dict | None = None) -> dict:
-    """All merged tensors by name. With a plan, only what its `selected` names is read. An expert that lacks
-    a tensor counts as absent in all of it."""
-    chosen = selections_of(plan) if plan else {}
+    """All merged tensors by name. With a plan, only what its `selected` names is read, and what its `equal`
+    names counts as read. An expert that lacks a tensor counts as absent in all of it."""
+    chosen = counted_of(plan) if plan else {}
     merged = {}
     for name, tensor in base.items():
         blocks = block_count(tensor.size, options.elements_per_block)
@@ -278,3 +278,24 @@ def selections_of(plan: dict) -> dict[str, list[np.ndarray]]:
         for tensor in plan["tensors"]
         if tensor["rule"] == "merge"
     }
+
+
+def equal_of(plan: dict) -> dict[str, list[np.ndarray]]:
+    """plan.json's blocks that are known to be the base's: by tensor, a boolean per block for each expert."""
+    block = plan["options"]["block_size"]
+    return {
+        tensor["name"]: [
+            parse_selection(text, block_count(int(np.prod(tensor["shape"], dtype=np.int64)), block))
+            for text in tensor["equal"]
+        ]
+        for tensor in plan["tensors"]
+        if tensor["rule"] == "merge"
+    }
+
+
+def counted_of(plan: dict) -> dict[str, list[np.ndarray]]:
+    """What counts as read: the access set, and the blocks known equal, whose deltas are 0 (`ties` counts
+    them in n; nothing else sees them)."""
+    equal = equal_of(plan)
+    return {name: [chosen | same for chosen, same in zip(selections, equal[name])]
+            for name, selections in selections_of(plan).items()}

@@ -135,6 +135,13 @@ class Program:
                            *options.arguments(), *extra, **how).expect(DONE)
         return json.loads(outcome.stdout)
 
+    def try_analyze(self, family: checkpoint.Family, *extra, **how) -> Outcome:
+        return self.run("analyze", "--base", family.base.path, "--experts", *family.paths(), *extra, **how)
+
+    def analyze(self, family: checkpoint.Family, *extra, **how) -> dict:
+        """What `analyze --json` says it did."""
+        return json.loads(self.try_analyze(family, "--json", *extra, **how).expect(DONE).stdout)
+
     def assert_catalog_intact(self) -> None:
         """Absent, or a database that SQLite finds whole, with no transaction left open."""
         leftovers = [p.name for p in self.catalog.parent.iterdir() if p.name.startswith(self.catalog.name + "-")]

@@ -247,3 +247,14 @@ def test_help_states_the_exit_codes(program):
         assert re.search(rf"\b{code}\b", text), f"exit code {code} is not in --help"
     for command in ("init-db", "register", "models", "plan", "explain", "replay", "verify", "diff", "demo"):
         assert command in text, command
+
+
+def test_equal_outputs_of_one_name_get_ids_of_their_own(program, family):
+    made = family("F32")
+    for parent in ("a", "b", "c"):
+        (program.outputs / parent).mkdir()
+        program.merge(made, out=f"{parent}/m")
+    models = json.loads(program.run("models", "--json").expect(0).stdout)
+    found = {m["path"]: m["id"] for m in models if m["path"].endswith("/m")}
+    assert len(found) == 3 and len(set(found.values())) == 3, found
+    assert found[str(program.outputs / "a" / "m")] == "m"

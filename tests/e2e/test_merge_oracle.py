@@ -134,7 +134,7 @@ def test_dare_seed(program, family, seed):
 def test_stating_the_defaults_changes_nothing(program, family, strategy, lam, weights):
     made = family("BF16")
     options = varied(strategy, lam=lam, weights=weights)
-    stated = program.merge(made, *FULL_READ, "--scoring", "uniform", options=options, out="stated")
+    stated = program.merge(made, *FULL_READ, "--scoring", "l2cos", options=options, out="stated")
     left = program.merge(made, *FULL_READ, options=STRATEGIES[strategy], out="left")
     assert stated.plan["plan_hash"] == left.plan["plan_hash"]
     assert stated.output_files() == left.output_files()
@@ -336,5 +336,5 @@ def test_planned_bytes_are_those_of_the_access_set(program, family, strategy):
     assert planned["merge_bytes"] == sum(t.bytes * t.reads for t in planned_bytes(plan))
     assert planned["fingerprint_bytes"] == made.fingerprint_bytes()
     assert planned["compare_bytes"] == made.compare_bytes()
-    parts = planned["fingerprint_bytes"] + planned["compare_bytes"] + planned["merge_bytes"]
+    parts = sum(planned[f"{part}_bytes"] for part in ("fingerprint", "probe", "compare", "merge"))
     assert planned["total_bytes"] == parts <= plan["options"]["budget_bytes"]

@@ -10,9 +10,11 @@
 
 namespace mergepipe::test {
 
-/// The real file system, with the bytes counted that are read from each path.
+/// A file system (which must outlive it), with the bytes counted that are read from each path.
 class CountingFileSystem final : public FileSystem {
  public:
+  explicit CountingFileSystem(FileSystem& files = PosixFileSystem()) : real_(files) {}
+
   uint64_t BytesRead(const std::string& path) { return counts_[path].load(); }
 
   Result<std::unique_ptr<ReadableFile>> OpenForReading(const std::string& path) override {
@@ -47,7 +49,7 @@ class CountingFileSystem final : public FileSystem {
   }
 
  private:
-  FileSystem& real_ = PosixFileSystem();
+  FileSystem& real_;
   std::map<std::string, std::atomic<uint64_t>> counts_;
 };
 

@@ -17,6 +17,7 @@
 #include "mergepipe/exec/run_slice.h"
 #include "mergepipe/format/output_layout.h"
 #include "mergepipe/format/safetensors.h"
+#include "mergepipe/format/sparse.h"
 #include "mergepipe/plan/partition.h"
 #include "mergepipe/plan/planner.h"
 
@@ -113,7 +114,8 @@ inline std::string ReadBytes(const std::string& path) {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
-inline void WriteModel(const std::string& path, const TestModel& model) {
+/// A safetensors file.
+inline std::string ModelText(const TestModel& model) {
   SafetensorsHeader header;
   std::string data;
   for (const TestTensor& tensor : model) {
@@ -121,7 +123,11 @@ inline void WriteModel(const std::string& path, const TestModel& model) {
         {tensor.name, tensor.dtype, tensor.shape, data.size(), data.size() + tensor.bytes.size()});
     data += tensor.bytes;
   }
-  std::ofstream(path, std::ios::binary) << SerializeSafetensorsHeader(header) << data;
+  return SerializeSafetensorsHeader(header) + data;
+}
+
+inline void WriteModel(const std::string& path, const TestModel& model) {
+  std::ofstream(path, std::ios::binary) << ModelText(model);
 }
 
 /// A directory of its own, removed at the end.
@@ -146,21 +152,49 @@ struct TestMerge {
   std::vector<ModelRecord> experts;
   Plan plan;
   OutputLayout layout;
+  OutputLayout sparse_layout;
   std::string staging;
 
-  std::string OutputPath() const { return staging + "/" + layout.files[0].name; }
-
-  /// Makes the output file with its header, and zeros.
-  void Stage() const {
-    std::filesystem::remove_all(staging);
-    std::filesystem::create_directory(staging);
-    auto file = PosixFileSystem().Create(OutputPath(), layout.files[0].size);
-    ASSERT_TRUE(file.has_value());
-    ASSERT_TRUE((*file)->WriteAt(0, std::as_bytes(std::span(layout.files[0].header))).has_value());
+  const OutputFile& Output(OutputForm form) const {
+    return (form == OutputForm::kFull ? layout : sparse_layout).files[0];
+  }
+  std::string OutputPath(OutputForm form = OutputForm::kFull) const {
+    return staging + "/" + Output(form).name;
   }
 
-  std::vector<Slice> Slices(int ranks) const;
+  /// Makes the output file with its header, and zeros.
+  void Stage(OutputForm form = OutputForm::kFull) const {
+    if (form == OutputForm::kFull) std::filesystem::remove_all(staging);
+    std::filesystem::create_directory(staging);
+    std::filesystem::remove(OutputPath(form));
+    auto file = PosixFileSystem().Create(OutputPath(form), Output(form).size);
+    ASSERT_TRUE(file.has_value());
+    ASSERT_TRUE((*file)->WriteAt(0, std::as_bytes(std::span(Output(form).header))).has_value());
+  }
+
+  std::vector<Slice> Slices(int ranks, OutputForm form = OutputForm::kFull) const;
+  /// That make the full output from the sparse one at `path`.
+  std::vector<Slice> MaterializeSlices(int ranks, const std::string& path) const;
+
+  /// Bytes of the output's touched blocks of tensor `t` before block `end`.
+  uint64_t TouchedBytes(uint32_t t, BlockIndex end) const {
+    const PlannedTensor& tensor = plan.tensors[t];
+    const BlockSet before = tensor.Touched(plan.options.block_size).Within(BlockIndex(0), end);
+    return tensor.ElementsOf(before, plan.options.block_size) * DTypeSize(tensor.out_dtype);
+  }
 };
+
+inline OutputLayout SparseLayoutOf(const Plan& plan) {
+  std::vector<SparseTensor> tensors;
+  for (const PlannedTensor& planned : plan.tensors) {
+    SparseTensor tensor{planned.name, planned.out_dtype, planned.shape, {}};
+    planned.Touched(plan.options.block_size).ForEachRun([&](BlockIndex first, BlockIndex last) {
+      for (uint64_t b = first.value; b < last.value; ++b) tensor.blocks.push_back(b);
+    });
+    tensors.push_back(std::move(tensor));
+  }
+  return *ComputeSparseLayout(tensors, plan.options.block_size, plan.base.fingerprint);
+}
 
 inline ModelRecord ReadRecord(const std::string& path, const std::string& id) {
   ModelRecord record;
@@ -185,11 +219,13 @@ inline TestMerge PlanMerge(const std::string& directory, size_t experts, PlanOpt
   if (options.strategy.weights.empty()) options.strategy.weights.assign(experts, 1.0);
   input.base = &merge.base;
   input.options = options;
+  input.options.scoring = "uniform";  // needs no statistics
   input.observation_rounds = (*FindStrategy(options.strategy.name))->rounds(options.strategy);
   auto plan = MakePlan(input);
   EXPECT_TRUE(plan.has_value()) << plan.error().ToString();
   merge.plan = *plan;
   merge.layout = *ComputeOutputLayout(merge.base.layout, options.out_dtype);
+  merge.sparse_layout = SparseLayoutOf(merge.plan);
   merge.staging = directory + "/staging";
   return merge;
 }
@@ -208,7 +244,7 @@ inline const TensorInfo& TensorNamed(const ModelRecord& model, const std::string
   throw std::out_of_range(name);
 }
 
-inline std::vector<Slice> TestMerge::Slices(int ranks) const {
+inline std::vector<Slice> TestMerge::Slices(int ranks, OutputForm form) const {
   const auto source = [](const TensorInfo& tensor) {
     return SourceTensor{true, tensor.dtype, tensor.file, tensor.offset};
   };
@@ -240,7 +276,8 @@ inline std::vector<Slice> TestMerge::Slices(int ranks) const {
       slice.expert_files.push_back(files(expert));
       slice.expert_ids.push_back(expert.id);
     }
-    slice.output_files = {OutputPath()};
+    slice.form = form;
+    slice.output_files = {OutputPath(form)};
     for (const TensorRange& range : cut.ranges) {
       const PlannedTensor& planned = plan.tensors[range.tensor];
       const TensorInfo& out = layout.tensors[range.tensor];
@@ -256,7 +293,12 @@ inline std::vector<Slice> TestMerge::Slices(int ranks) const {
       part.base = source(base.layout.tensors[range.tensor]);
       part.out_dtype = planned.out_dtype;
       part.out_file = out.file;
-      part.out_offset = out.offset;
+      part.touched = planned.Touched(slice.block_size).Within(range.begin, range.end);
+      part.out_offset =
+          form == OutputForm::kFull
+              ? out.offset + range.begin.value * slice.block_size * DTypeSize(part.out_dtype)
+              : sparse_layout.tensors[range.tensor].offset +
+                    TouchedBytes(range.tensor, range.begin);
       for (size_t k = 0; k < experts.size(); ++k) {
         part.experts.push_back(source(TensorNamed(experts[k], planned.sources[k].name)));
         part.selected.push_back(planned.selected[k].Within(range.begin, range.end));
@@ -273,17 +315,53 @@ inline std::vector<Slice> TestMerge::Slices(int ranks) const {
   return slices;
 }
 
+inline std::vector<Slice> TestMerge::MaterializeSlices(int ranks, const std::string& path) const {
+  std::vector<Slice> slices = Slices(ranks);
+  const auto info = PosixFileSystem().Stat(path);
+  for (Slice& slice : slices) {
+    slice.sparse_file = {path, info->size, info->mtime_ns, 0};
+    slice.expert_files.clear();
+    slice.expert_ids.clear();
+    slice.merge_share = slice.compare_share = 0;
+    for (TensorPart& part : slice.parts) {
+      part.merge = part.compare = false;
+      part.experts.clear();
+      part.selected.clear();
+      part.selected_elements.clear();
+      part.sparse = {!part.touched.Empty(), part.out_dtype, 0,
+                     sparse_layout.tensors[part.tensor].offset +
+                         TouchedBytes(part.tensor, BlockIndex(part.begin))};
+    }
+  }
+  return slices;
+}
+
 inline constexpr ExecLimits kAmple{.threads = 1, .memory_bytes = uint64_t{1} << 30};
 
 /// Merges in one process; the output's bytes, or what went wrong.
 inline Result<std::string> RunAlone(const TestMerge& merge, const ExecLimits& limits = kAmple,
-                                    SliceReport* report = nullptr) {
-  merge.Stage();
+                                    SliceReport* report = nullptr,
+                                    OutputForm form = OutputForm::kFull) {
+  merge.Stage(form);
   const auto communicator = LocalCommunicator();
-  MERGEPIPE_ASSIGN_OR_RETURN(
-      SliceReport mine, RunSlice(PosixFileSystem(), *communicator, merge.Slices(1)[0], limits));
+  MERGEPIPE_ASSIGN_OR_RETURN(SliceReport mine, RunSlice(PosixFileSystem(), *communicator,
+                                                        merge.Slices(1, form)[0], limits));
   if (report != nullptr) *report = std::move(mine);
-  return ReadBytes(merge.OutputPath());
+  return ReadBytes(merge.OutputPath(form));
+}
+
+/// The least memory that is not refused. The output is not there, so no try goes beyond that check.
+inline uint64_t LeastMemory(const TestMerge& merge, OutputForm form, int threads) {
+  std::filesystem::remove_all(merge.staging);
+  const Slice slice = merge.Slices(1, form)[0];
+  uint64_t too_little = 0;
+  uint64_t enough = uint64_t{1} << 30;
+  while (enough - too_little > 1) {
+    const uint64_t middle = (too_little + enough) / 2;
+    const auto tried = RunSlice(PosixFileSystem(), *LocalCommunicator(), slice, {threads, middle});
+    (tried.error().kind() == ErrorKind::kNoSpace ? too_little : enough) = middle;
+  }
+  return enough;
 }
 
 /// Whether `text` holds `part`; shows both if not.

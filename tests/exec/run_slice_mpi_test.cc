@@ -4,6 +4,7 @@
 #include <functional>
 
 #include "exec/exec_fixture.h"
+#include "exec/mpi_fixture.h"
 
 /// \file
 /// The same merge on several ranks, and what becomes of the others when one fails. All ranks run
@@ -12,28 +13,6 @@ namespace mergepipe {
 namespace {
 
 using namespace test;
-
-Communicator* communicator = nullptr;
-
-// Rank 0's directory, in which all ranks work.
-class SharedDirectory {
- public:
-  SharedDirectory() {
-    if (communicator->is_root()) own_ = std::make_unique<TempDirectory>();
-    if (own_) path_ = own_->path();
-    communicator->Broadcast(path_);
-  }
-  ~SharedDirectory() { Wait(); }
-  SharedDirectory(const SharedDirectory&) = delete;
-  SharedDirectory& operator=(const SharedDirectory&) = delete;
-
-  static void Wait() { EXPECT_TRUE(communicator->Agree({}).has_value()); }
-  const std::string& path() const { return path_; }
-
- private:
-  std::unique_ptr<TempDirectory> own_;
-  std::string path_;
-};
 
 using Model = std::function<TestModel(uint64_t seed)>;
 
@@ -80,7 +59,6 @@ TestMerge Prepare(const std::string& directory, const Model& model, const char* 
 Slice MySlice(const TestMerge& merge) {
   return merge.Slices(communicator->size())[static_cast<size_t>(communicator->rank().value)];
 }
-bool IsLast() { return communicator->rank().value == communicator->size() - 1; }
 
 void ExpectSameBytes(const Model& model, const char* strategy, uint64_t resident) {
   const SharedDirectory directory;
@@ -97,6 +75,36 @@ void ExpectSameBytes(const Model& model, const char* strategy, uint64_t resident
   const auto alone = RunAlone(merge);
   ASSERT_TRUE(alone.has_value()) << alone.error().ToString();
   EXPECT_TRUE(together == *alone) << strategy;
+}
+
+Slice MySlice(const std::vector<Slice>& slices) {
+  return slices[static_cast<size_t>(communicator->rank().value)];
+}
+
+// The sparse output is the one of one rank, and the full output made from it that of the merge.
+void ExpectSameSparseBytes(const Model& model, const char* strategy) {
+  const SharedDirectory directory;
+  const TestMerge merge = Prepare(directory.path(), model, strategy, 0);
+  if (communicator->is_root()) merge.Stage(OutputForm::kSparse);
+  SharedDirectory::Wait();
+  const auto run = [](const std::vector<Slice>& slices) {
+    const auto report = RunSlice(PosixFileSystem(), *communicator, MySlice(slices), kAmple);
+    EXPECT_TRUE(report.has_value()) << report.error().ToString();
+    SharedDirectory::Wait();
+  };
+  run(merge.Slices(communicator->size(), OutputForm::kSparse));
+  const std::string sparse = merge.OutputPath(OutputForm::kSparse);
+  const std::string together = ReadBytes(sparse);
+  SharedDirectory::Wait();
+  run(merge.MaterializeSlices(communicator->size(), sparse));
+  if (!communicator->is_root()) return;
+  const std::string full = ReadBytes(merge.OutputPath());
+  const auto alone = RunAlone(merge, kAmple, nullptr, OutputForm::kSparse);
+  ASSERT_TRUE(alone.has_value()) << alone.error().ToString();
+  EXPECT_TRUE(together == *alone) << strategy;
+  const auto merged = RunAlone(merge);
+  ASSERT_TRUE(merged.has_value()) << merged.error().ToString();
+  EXPECT_TRUE(full == *merged) << strategy;
 }
 
 constexpr uint64_t kAllResident = uint64_t{1} << 30;
@@ -122,6 +130,12 @@ TEST(RunSliceMpi, TensorsSharedByNeighboursGiveTheSameBytes) {
   }
 }
 
+TEST(RunSliceMpi, SparseOutputsGiveTheSameBytes) {
+  for (const Model& model : {Model(OneLargeTensor), Model(FiveTensors), Model(FourTensors)}) {
+    for (const char* strategy : {"avg", "ties", "dare"}) ExpectSameSparseBytes(model, strategy);
+  }
+}
+
 // `damage` hits the last rank's slice; all ranks must end soon, with its error.
 void ExpectAllFail(const Model& model, const char* strategy, uint64_t resident,
                    const std::function<void(Slice&)>& damage, ErrorKind kind,
@@ -134,17 +148,7 @@ void ExpectAllFail(const Model& model, const char* strategy, uint64_t resident,
   const auto report = RunSlice(PosixFileSystem(), *communicator, slice, kAmple);
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
   EXPECT_LT(seconds.count(), 10);
-  std::string error = report ? "no error" : report.error().ToString();
-  EXPECT_TRUE(Says(error, says));
-  if (!report) {
-    EXPECT_EQ(report.error().kind(), kind);
-  }
-  if (communicator->size() > 1) {
-    EXPECT_TRUE(Says(error, "[rank " + std::to_string(communicator->size() - 1) + ","));
-  }
-  const std::string mine = error;
-  communicator->Broadcast(error);
-  EXPECT_EQ(mine, error);
+  ExpectFailureOfTheLast(report, kind, says);
 }
 
 void LoseExpert(Slice& slice) { slice.expert_files[1][0].path += ".gone"; }
@@ -189,6 +193,6 @@ int main(int argc, char** argv) {
   ::testing::InitGoogleTest(&argc, argv);
   auto session = mergepipe::CommSession::Start();
   if (!session) return 1;
-  mergepipe::communicator = &(*session)->communicator();
+  mergepipe::test::communicator = &(*session)->communicator();
   return RUN_ALL_TESTS();
 }

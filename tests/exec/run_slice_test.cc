@@ -242,8 +242,9 @@ TEST_F(RunSliceTest, ReportsWhatItDid) {
     for (const PartReport& part : report.parts) {
       const PlannedTensor& tensor = merge.plan.tensors[part.tensor];
       const TestTensor& base = inputs.base[part.tensor];
-      const bool observed = tensor.SelectedBytes(64) > 0;
-      base_bytes += base.bytes.size() * (observed ? 1 + static_cast<uint64_t>(rounds) : 1);
+      base_bytes += base.bytes.size() + static_cast<uint64_t>(rounds) *
+                                            tensor.ElementsOf(tensor.Touched(64), 64) *
+                                            DTypeSize(base.dtype);
       const std::string out =
           bytes->substr(merge.layout.tensors[part.tensor].offset, base.bytes.size());
       const uint64_t block_bytes = 64 * DTypeSize(base.dtype);
@@ -290,20 +291,6 @@ TEST_F(RunSliceTest, ReadingAgainGivesTheSameBytes) {
   EXPECT_EQ(report.expert_bytes_read, 3 * once.plan.merge_bytes);
 }
 
-// The least memory that is not refused. The output is not there, so no try goes beyond that check.
-uint64_t LeastMemory(const TestMerge& merge, int threads) {
-  std::filesystem::remove_all(merge.staging);
-  const Slice slice = merge.Slices(1)[0];
-  uint64_t too_little = 0;
-  uint64_t enough = uint64_t{1} << 30;
-  while (enough - too_little > 1) {
-    const uint64_t middle = (too_little + enough) / 2;
-    const auto tried = RunSlice(PosixFileSystem(), *LocalCommunicator(), slice, {threads, middle});
-    (tried.error().kind() == ErrorKind::kNoSpace ? too_little : enough) = middle;
-  }
-  return enough;
-}
-
 TEST_F(RunSliceTest, ThreadsAndMemoryDoNotChangeABit) {
   const Inputs inputs = MakeInputs(DType::kF16);
   for (const char* strategy : kStrategies) {
@@ -314,7 +301,7 @@ TEST_F(RunSliceTest, ThreadsAndMemoryDoNotChangeABit) {
       const auto expected = RunAlone(merge);
       ASSERT_TRUE(expected.has_value());
       for (const int threads : {1, 3}) {
-        const uint64_t least = LeastMemory(merge, threads);
+        const uint64_t least = LeastMemory(merge, OutputForm::kFull, threads);
         for (const uint64_t more : {0, 1000, 1 << 20}) {
           const auto bytes = RunAlone(merge, {threads, least + more});
           ASSERT_TRUE(bytes.has_value()) << bytes.error().ToString();

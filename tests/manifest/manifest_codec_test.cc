@@ -19,6 +19,7 @@ class Draw {
   uint64_t Below(uint64_t n) { return random_() % n; }
   bool Coin() { return random_() % 2 == 0; }
   uint64_t Number() { return random_() >> Below(64); }
+  double Real() { return static_cast<double>(Number()) / 3; }
   Hash128 Hash() { return {random_(), random_()}; }
   NonFiniteCount Count() { return {Number(), Number()}; }
   std::string Text() {
@@ -43,7 +44,7 @@ class Draw {
   std::mt19937_64 random_;
 };
 
-ManifestTensor RandomTensor(Draw& draw, uint64_t block_size, size_t experts) {
+ManifestTensor RandomTensor(Draw& draw, OutputForm form, uint64_t block_size, size_t experts) {
   ManifestTensor tensor;
   tensor.name = draw.Text();
   tensor.dtype = static_cast<DType>(draw.Below(13));
@@ -54,9 +55,7 @@ ManifestTensor RandomTensor(Draw& draw, uint64_t block_size, size_t experts) {
   }
   tensor.rule = draw.Coin() ? TensorRule::kMerge : TensorRule::kBase;
   tensor.reason = draw.Text();
-  tensor.file = draw.Name();
   tensor.blocks = (elements + block_size - 1) / block_size;
-  tensor.touched_blocks = draw.Number();
   tensor.hash = draw.Hash();
   tensor.base_hash = draw.Hash();
   tensor.base_nonfinite = draw.Count();
@@ -69,6 +68,8 @@ ManifestTensor RandomTensor(Draw& draw, uint64_t block_size, size_t experts) {
     }
     tensor.sources.push_back({k, blocks, draw.Hash(), draw.Count(), draw.Coin()});
   }
+  tensor.touched_blocks = tensor.Touched().Count();
+  if (form == OutputForm::kFull || tensor.touched_blocks > 0) tensor.file = draw.Name();
   return tensor;
 }
 
@@ -78,12 +79,13 @@ Manifest RandomManifest(uint64_t seed) {
   manifest.run_id = draw.Text();
   manifest.model_id = draw.Text();
   manifest.plan_hash = Sha256Hex(draw.Text());
+  manifest.output = draw.Coin() ? OutputForm::kSparse : OutputForm::kFull;
   manifest.block_size = 1 + draw.Below(50);
   manifest.base = draw.Model();
   for (uint64_t k = 1 + draw.Below(4); k > 0; --k) manifest.experts.push_back(draw.Model());
   const size_t experts = manifest.experts.size();
   for (uint64_t t = draw.Below(4); t > 0; --t)
-    manifest.tensors.push_back(RandomTensor(draw, manifest.block_size, experts));
+    manifest.tensors.push_back(RandomTensor(draw, manifest.output, manifest.block_size, experts));
   for (uint64_t i = draw.Below(3); i > 0; --i) {
     manifest.dropped.push_back(
         {static_cast<uint32_t>(draw.Below(experts)), draw.Text(), draw.Text()});
@@ -94,6 +96,7 @@ Manifest RandomManifest(uint64_t seed) {
     manifest.left_out.push_back({draw.Text(), draw.Text()});
   if (draw.Coin()) manifest.budget_bytes = draw.Number();
   manifest.planned_expert_bytes = draw.Number();
+  if (draw.Coin()) manifest.bound = {draw.Real(), draw.Real(), draw.Real()};
   manifest.io = draw.Io();
   for (int rank = static_cast<int>(draw.Below(4)); rank > 0; --rank)
     manifest.by_rank.push_back({rank, draw.Text(), draw.Io()});
@@ -106,7 +109,8 @@ Manifest FullManifest() {
     Manifest manifest = RandomManifest(seed);
     const bool full = !manifest.tensors.empty() && !manifest.tensors[0].sources.empty() &&
                       !manifest.files.empty() && !manifest.side_files.empty() &&
-                      !manifest.by_rank.empty() && !manifest.dropped.empty();
+                      !manifest.by_rank.empty() && !manifest.dropped.empty() && manifest.bound &&
+                      manifest.output == OutputForm::kFull;
     if (full) return manifest;
   }
 }
@@ -166,7 +170,12 @@ TEST(ManifestCodec, RefusesWhatDoesNotHoldTogether) {
       {"/block_size", 0},
       {"/block_size", kMaxBlockSize + 1},
       {"/block_size", 1.5},
+      {"/output", "thin"},
+      {"/output", 1},
+      {"/bound", 1},
+      {"/bound/total", "large"},
       {"/tensors/0/blocks", 999},
+      {"/tensors/0/touched_blocks", 999},
       {"/tensors/0/shape", Json::array({uint64_t{1} << 63, 2})},
       {"/tensors/0/shape", -1},
       {"/tensors/0/dtype", "F8"},
@@ -187,6 +196,24 @@ TEST(ManifestCodec, RefusesWhatDoesNotHoldTogether) {
     ASSERT_FALSE(manifest.has_value()) << pointer << " = " << value;
     EXPECT_EQ(manifest.error().kind(), ErrorKind::kBadInput);
   }
+}
+
+TEST(ManifestCodec, OnlyWhatASparseOutputHasNothingOfIsWithoutAFile) {
+  Manifest manifest = FullManifest();
+  manifest.output = OutputForm::kSparse;
+  ManifestTensor& tensor = manifest.tensors[0];
+  tensor.sources = {{0, BlockSet(tensor.blocks), {}, {}, false}};
+  tensor.touched_blocks = 0;
+  tensor.file = "";
+  for (ManifestTensor& other : manifest.tensors) {
+    if (other.touched_blocks == 0) other.file = "";
+  }
+  EXPECT_TRUE(ParseManifest(SerializeManifest(manifest), "manifest.json").has_value());
+  tensor.file = "model.safetensors";
+  EXPECT_FALSE(ParseManifest(SerializeManifest(manifest), "manifest.json").has_value());
+  tensor.file = "";
+  manifest.output = OutputForm::kFull;
+  EXPECT_FALSE(ParseManifest(SerializeManifest(manifest), "manifest.json").has_value());
 }
 
 TEST(ManifestCodec, IgnoresUnknownFieldsAndRefusesOtherRecords) {

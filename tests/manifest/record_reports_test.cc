@@ -23,37 +23,29 @@ Plan SmallPlan() {
   plan.options.strategy.weights = {1, 1};
   plan.experts = {{"e0", {}}, {"e1", {}}};
   const ExpertSource float_source{true, "w", DType::kF32};
-  PlannedTensor w{"w",
-                  DType::kF32,
-                  DType::kBF16,
-                  {37},
-                  TensorRule::kMerge,
-                  "merged",
-                  {float_source, float_source},
-                  {},
-                  1,
-                  false};
+  const auto tensor = [](const std::string& name, DType dtype, DType out_dtype, uint64_t elements) {
+    PlannedTensor planned;
+    planned.name = name;
+    planned.dtype = dtype;
+    planned.out_dtype = out_dtype;
+    planned.shape = {elements};
+    const BlockSet none(CeilDivide(elements, 4));
+    planned.selected = planned.equal = {none, none};
+    planned.energy.resize(2);
+    return planned;
+  };
+  PlannedTensor w = tensor("w", DType::kF32, DType::kBF16, 37);
+  w.reason = "merged";
+  w.sources = {float_source, float_source};
   w.selected = {Blocks(10, "0-4,9"), BlockSet(10)};
-  PlannedTensor none{"none",
-                     DType::kF32,
-                     DType::kBF16,
-                     {0},
-                     TensorRule::kMerge,
-                     "merged",
-                     {float_source, float_source},
-                     {BlockSet(0), BlockSet(0)},
-                     1,
-                     false};
-  PlannedTensor ids{"ids",
-                    DType::kI64,
-                    DType::kI64,
-                    {8},
-                    TensorRule::kBase,
-                    "integer",
-                    {{true, "ids", DType::kI64}, {}},
-                    {BlockSet(2), BlockSet(2)},
-                    1,
-                    true};
+  PlannedTensor none = tensor("none", DType::kF32, DType::kBF16, 0);
+  none.reason = "merged";
+  none.sources = {float_source, float_source};
+  PlannedTensor ids = tensor("ids", DType::kI64, DType::kI64, 8);
+  ids.rule = TensorRule::kBase;
+  ids.reason = "integer";
+  ids.sources = {{true, "ids", DType::kI64}, {}};
+  ids.compare = true;
   plan.tensors = {w, none, ids};
   return plan;
 }
@@ -181,6 +173,118 @@ TEST(RecordReports, RefusesReportsThatDoNotCoverEveryBlockOnce) {
     const Status status = RecordReports(plan, SmallLayout(), reports, manifest);
     ASSERT_FALSE(status.has_value()) << "defect " << i;
     EXPECT_EQ(status.error().kind(), ErrorKind::kInternal);
+  }
+}
+
+// What the ranks of a sparse output report: touched blocks only.
+std::vector<SliceReport> SparseReports(const Plan& plan) {
+  std::vector<SliceReport> reports = SmallReports(plan);
+  for (SliceReport& report : reports) {
+    for (PartReport& part : report.parts) {
+      const BlockSet touched = plan.tensors[part.tensor].Touched(4);
+      std::vector<Hash128> hashes;
+      std::vector<Hash128> base;
+      for (size_t i = 0; i < part.block_hashes.size(); ++i) {
+        if (!touched.Contains(BlockIndex(part.begin + i))) continue;
+        hashes.push_back(part.block_hashes[i]);
+        base.push_back(part.base_hashes[i]);
+      }
+      part.block_hashes = hashes;
+      part.base_hashes = base;
+    }
+  }
+  return reports;
+}
+
+Manifest SparseManifest(const Plan& plan) {
+  OutputLayout layout;
+  layout.files = {{"sparse.safetensors", "header", 100}};
+  layout.tensors = SmallLayout().tensors;
+  for (TensorInfo& tensor : layout.tensors) tensor.file = 0;
+  Manifest manifest;
+  manifest.output = OutputForm::kSparse;
+  const Status status = RecordReports(plan, layout, SparseReports(plan), manifest);
+  EXPECT_TRUE(status.has_value()) << status.error().ToString();
+  return manifest;
+}
+
+TEST(RecordReports, OfASparseOutputCoverTheTouchedBlocks) {
+  const Plan plan = SmallPlan();
+  const Manifest manifest = SparseManifest(plan);
+  std::vector<Hash128> blocks;
+  std::vector<Hash128> base;
+  for (const uint64_t b : {0, 1, 2, 3, 4, 9}) {
+    blocks.push_back(BlockHash(0, b));
+    base.push_back(BaseHash(0, b));
+  }
+  const ManifestTensor& w = manifest.tensors[0];
+  EXPECT_EQ(w.hash, CombineHashes(blocks));
+  EXPECT_EQ(w.base_hash, CombineHashes(base));
+  EXPECT_EQ(w.blocks, 10u);
+  EXPECT_EQ(w.touched_blocks, 6u);
+  EXPECT_EQ(w.file, "sparse.safetensors");
+  EXPECT_EQ(w.Touched(), Blocks(10, "0-4,9"));
+  EXPECT_EQ(manifest.tensors[2].file, "");
+  EXPECT_TRUE(manifest.tensors[2].sources[0].differs);
+  const std::vector<Hash128> file = {HashText("header"), w.hash};
+  EXPECT_EQ(manifest.files,
+            (std::vector<ManifestFile>{{"sparse.safetensors", 100, CombineHashes(file)}}));
+
+  for (const auto& defect : std::vector<std::function<void(std::vector<SliceReport>&)>>{
+           [](auto& r) { r[2].parts[1].block_hashes.pop_back(); },
+           [](auto& r) { r[0].parts[1].block_hashes.push_back({}); },
+           [](auto& r) { r[2].parts[0].block_hashes.push_back({}); },
+           [&](auto& r) { r = SmallReports(plan); }}) {
+    std::vector<SliceReport> reports = SparseReports(plan);
+    defect(reports);
+    Manifest other;
+    other.output = OutputForm::kSparse;
+    EXPECT_FALSE(RecordReports(plan, SmallLayout(), reports, other).has_value());
+  }
+}
+
+// What the ranks report that take the touched blocks over: no expert was read, and what the sparse
+// output counted in touched blocks is not counted again.
+std::vector<SliceReport> TakenOverReports(const Plan& plan) {
+  std::vector<SliceReport> reports = SmallReports(plan);
+  for (SliceReport& report : reports) {
+    report.expert_bytes_read = report.compare_bytes_read = 0;
+    for (PartReport& part : report.parts) {
+      part.read_hashes.clear();
+      part.differs.clear();
+      part.inputs = {{}};
+      part.made = {};
+    }
+  }
+  return reports;
+}
+
+TEST(RecordReports, WhatASparseOutputHadIsTakenOver) {
+  const Plan plan = SmallPlan();
+  const Manifest sparse = SparseManifest(plan);
+  Manifest merged;
+  ASSERT_TRUE(RecordReports(plan, SmallLayout(), SmallReports(plan), merged).has_value());
+  Manifest made;
+  const Status status = RecordReports(plan, SmallLayout(), TakenOverReports(plan), made, &sparse);
+  ASSERT_TRUE(status.has_value()) << status.error().ToString();
+  EXPECT_EQ(made.tensors, merged.tensors);
+  EXPECT_EQ(made.files, merged.files);
+  EXPECT_EQ(made.io.expert_bytes_read, 0u);
+}
+
+TEST(RecordReports, OtherBlocksThanTheSparseOutputsAreRefused) {
+  const Plan plan = SmallPlan();
+  const Manifest sparse = SparseManifest(plan);
+  for (const bool of_base : {false, true}) {
+    std::vector<SliceReport> reports = TakenOverReports(plan);
+    PartReport& part = reports[0].parts[1];  // blocks 7 to 9, of which 9 is touched
+    (of_base ? part.base_hashes : part.block_hashes)[2].low ^= 1;
+    Manifest made;
+    const Status status = RecordReports(plan, SmallLayout(), reports, made, &sparse);
+    ASSERT_FALSE(status.has_value());
+    EXPECT_EQ(status.error().kind(), ErrorKind::kBadInput);
+    const std::string subject = of_base ? "base" : "sparse.safetensors";
+    EXPECT_EQ(status.error().problems()[0].subject, subject + ": tensor 'w'");
   }
 }
 

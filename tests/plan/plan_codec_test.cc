@@ -60,16 +60,22 @@ Plan RandomPlan(std::mt19937_64& random) {
     tensor.reads = static_cast<uint32_t>(1 + below(3));
     tensor.compare = !merge && coin();
     for (size_t k = 0; k < experts; ++k) {
-      BlockSet blocks(tensor.Blocks(options.block_size));
+      BlockSet selected(tensor.Blocks(options.block_size));
+      BlockSet equal = selected;
       const bool present = below(4) != 0;
       tensor.sources.push_back(
           present ? ExpertSource{true, RandomName(random), merge ? kFloats[below(4)] : DType::kI64}
                   : ExpertSource{});
-      for (uint64_t b = 0; merge && present && b < blocks.size(); ++b) {
-        if (coin()) blocks.Add(BlockIndex(b));
+      for (uint64_t b = 0; merge && present && b < selected.size(); ++b) {
+        if (const uint64_t fate = below(3); fate < 2)
+          (fate == 0 ? selected : equal).Add(BlockIndex(b));
       }
-      tensor.selected.push_back(blocks);
+      tensor.selected.push_back(selected);
+      tensor.equal.push_back(equal);
+      tensor.energy.push_back(coin() ? std::optional(DeltaEnergy{real(), real()}) : std::nullopt);
     }
+    tensor.blocks_beyond_top_p = random();
+    tensor.best_left_score_per_byte = real();
     plan.merge_bytes += tensor.SelectedBytes(options.block_size) * tensor.reads;
     plan.tensors.push_back(tensor);
   }
@@ -77,11 +83,19 @@ Plan RandomPlan(std::mt19937_64& random) {
     plan.dropped.push_back(
         {static_cast<uint32_t>(below(experts)), RandomName(random), RandomName(random)});
   }
-  plan.fingerprint_bytes = random() >> 2;
-  plan.compare_bytes = random() >> 2;
+  for (size_t k = 0; k < experts; ++k) {
+    const auto kind = static_cast<StatisticsKind>(below(3));
+    plan.statistics.push_back({kind, RandomHash(random)});
+    if (kind == StatisticsKind::kProbe) plan.probe_stride = 1 + below(1000);
+  }
+  plan.fingerprint_bytes = random() >> 3;
+  plan.probe_bytes = random() >> 3;
+  plan.compare_bytes = random() >> 3;
   if (coin()) options.budget_bytes = plan.PlannedBytes() + below(1000);
   plan.objective = real();
   plan.objective_bound = real();
+  plan.cutoff_score_per_byte = real();
+  if (coin()) plan.bound = {real(), real(), real()};
   return plan;
 }
 
@@ -93,7 +107,10 @@ Plan FixedPlan() {
   family.options.top_p = 0.5;
   family.options.strategy.density = 0.1;
   family.rounds = 2;
-  return *family.MakePlan();
+  Plan plan = *family.MakePlan();
+  plan.tensors[0].energy[1] = DeltaEnergy{2.5, 0.5};
+  plan.bound = ErrorBound{3, 0.25, 3.125};
+  return plan;
 }
 
 ErrorKind KindOf(const Result<Plan>& plan) {
@@ -130,7 +147,7 @@ TEST(PlanCodec, StatesTheHashOfTheCompactText) {
 // new number.
 TEST(PlanCodec, TheHashOfAFixedPlanStays) {
   EXPECT_EQ(PlanHash(FixedPlan()),
-            "3fd5846f5b630f9cf6757783a17324447c4a5dfc6c0d387cf3efa1f4b509f731")
+            "8752d8fca3152f2804d3cb6122277c21cd25247cc8b25cb73d69604e87572d24")
       << SerializePlan(FixedPlan());
 }
 
@@ -296,6 +313,26 @@ const Change kChanges[] = {
     {"/objective", "much"},
     {"/objective", nullptr},
     {"/objective_bound", nullptr},
+    {"/cutoff_score_per_byte", nullptr},
+    {"/probe_stride", -1},
+    {"/planned/probe_bytes", -1},
+    {"/statistics", Json::array()},
+    {"/statistics/0/kind", "exactly"},
+    {"/statistics/0/kind", 1},
+    {"/statistics/0/hash", "00"},
+    {"/bound", 5},
+    {"/bound", Json::array()},
+    {"/bound", {{"unread", 1.0}, {"rounding", 1.0}}},
+    {"/bound", {{"unread", 1.0}, {"rounding", 1.0}, {"total", nullptr}}},
+    {"/tensors/0/equal", Json::array({""})},
+    {"/tensors/0/equal/0", "8"},
+    {"/tensors/0/energy", Json::array({nullptr})},
+    {"/tensors/0/energy/0", Json::array({1.0})},
+    {"/tensors/0/energy/0", Json::array({1.0, "1"})},
+    {"/tensors/0/energy/0", 1.0},
+    {"/tensors/0/blocks_beyond_top_p", -1},
+    {"/tensors/0/best_left_score_per_byte", "1"},
+    {"/tensors/1/equal/0", "0"},
 };
 TEST(PlanCodec, RefusesHostileValues) { ExpectRefused(kChanges); }
 
@@ -309,6 +346,9 @@ const Change kNotArrays[] = {
     {"/tensors/1/shape", {{"a", 3}}},
     {"/options/weights", {{"a", 1.0}, {"b", 1.0}}},
     {"/tensors/1/selected", {{"a", ""}, {"b", ""}}},
+    {"/tensors/1/equal", {{"a", ""}, {"b", ""}}},
+    {"/tensors/1/energy", {{"a", nullptr}, {"b", nullptr}}},
+    {"/statistics", nullptr},
 };
 TEST(PlanCodec, RefusesWhatIsNoArray) { ExpectRefused(kNotArrays); }
 
@@ -318,13 +358,17 @@ const Change kContradictions[] = {
     {"/tensors/0/dtype", "I64"},
     {"/tensors/0/sources/0/dtype", "I32"},
     {"/options/budget_bytes", 1},
+    {"/tensors/0/equal/0", "0-7"},
+    {"/statistics/0/kind", "probe"},
+    {"/probe_stride", 1},
+    {"/planned/probe_bytes", 100'000},
 };
 TEST(PlanCodec, RefusesContradictions) { ExpectRefused(kContradictions); }
 
 TEST(PlanCodec, RefusesMissingFields) {
   const Json whole = Json::parse(SerializePlan(FixedPlan()));
-  for (const char* parent :
-       {"", "/base", "/experts/0", "/options", "/tensors/0", "/tensors/0/sources/0", "/planned"}) {
+  for (const char* parent : {"", "/base", "/experts/0", "/options", "/tensors/0",
+                             "/tensors/0/sources/0", "/planned", "/statistics/0", "/bound"}) {
     const Json at = whole.at(Json::json_pointer(parent));
     for (const auto& [key, value] : at.items()) {
       // Written for people and recomputed from the rest, or filled in by ToText.

@@ -2,82 +2,16 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstdint>
 #include <random>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "mergepipe/plan/planner.h"
+#include "plan/family.h"
 
-/// \file
-/// Made-up models: the planner sees headers only, so no file is needed.
 namespace mergepipe::test {
-
-struct TensorSpec {
-  std::string name;
-  DType dtype = DType::kF32;
-  std::vector<uint64_t> shape;
-};
-
-inline ModelRecord MakeModel(const std::string& id, const std::vector<TensorSpec>& tensors,
-                             bool tied = false) {
-  ModelRecord model;
-  model.id = id;
-  model.fingerprint = HashText(id);
-  model.registered_at = "2026-02-03T10:15:00Z";
-  model.layout.path = model.layout.directory = "/models/" + id;
-  model.layout.config = {.present = true, .tie_word_embeddings = tied, .quantization = {}};
-  ModelFile file;
-  file.name = "model.safetensors";
-  file.data_begin = 4096;
-  uint64_t offset = file.data_begin;
-  for (const TensorSpec& tensor : tensors) {
-    model.layout.tensors.push_back({tensor.name, tensor.dtype, tensor.shape, 0, offset});
-    offset += model.layout.tensors.back().bytes();
-  }
-  file.info = {FileKind::kRegular, offset, 1'700'000'000, 7, 1};
-  model.layout.files = {file};
-  return model;
-}
-
-/// A base, its experts and the options, and the PlanInput that points to them.
-struct Family {
-  ModelRecord base;
-  std::vector<ModelRecord> experts;
-  PlanOptions options;
-  int rounds = 0;
-
-  PlanInput Input() const {
-    PlanInput input;
-    input.options = options;
-    input.options.strategy.weights.assign(experts.size(), 1.0);
-    input.base = &base;
-    for (const ModelRecord& expert : experts) input.experts.push_back(&expert);
-    input.observation_rounds = rounds;
-    return input;
-  }
-  Result<Plan> MakePlan() const { return mergepipe::MakePlan(Input()); }
-  /// What fingerprints of the experts read.
-  uint64_t Fingerprints() const {
-    uint64_t bytes = 0;
-    for (const ModelRecord& expert : experts) bytes += FingerprintBytes(expert.layout);
-    return bytes;
-  }
-};
-
-/// `experts` models with the base's tensors. Everything may be touched, without a budget.
-inline Family MakeFamily(const std::vector<TensorSpec>& tensors, size_t experts,
-                         uint64_t block_size) {
-  Family family;
-  family.base = MakeModel("base", tensors);
-  for (size_t k = 0; k < experts; ++k) {
-    family.experts.push_back(MakeModel("expert" + std::to_string(k), tensors));
-  }
-  family.options.block_size = block_size;
-  family.options.top_p = 1;
-  return family;
-}
 
 /// Float tensors of random types (the experts' may differ from the base's), some integer ones,
 /// empty ones and rank-0 ones; random budget, top_p, resident bytes and rounds.
@@ -106,6 +40,99 @@ inline Family RandomFamily(std::mt19937_64& random) {
   family.options.resident_bytes = below(3) == 0 ? uint64_t{1} << 40 : below(all);
   family.rounds = static_cast<int>(below(3));
   return family;
+}
+
+/// Statistics from a table; `stored` and `base` are indexed by expert, tensor and block.
+class FakeStatistics : public StatisticsSource {
+ public:
+  explicit FakeStatistics(const Family& family)
+      : kinds(family.experts.size(), StatisticsKind::kExact),
+        stored(family.experts.size()),
+        base(family.base.layout.tensors.size()),
+        layout_(family.base.layout),
+        block_size_(family.options.block_size) {
+    for (auto& expert : stored) {
+      for (uint32_t t = 0; t < base.size(); ++t) expert.emplace_back(Blocks(t));
+    }
+    for (uint32_t t = 0; t < base.size(); ++t) base[t].resize(Blocks(t));
+  }
+
+  uint64_t Blocks(uint32_t tensor) const {
+    return (layout_.tensors[tensor].elements() + block_size_ - 1) / block_size_;
+  }
+
+  StatisticsKind KindOf(uint32_t expert) const override { return kinds[expert]; }
+
+  Result<std::vector<BlockStatistics>> OfExpert(uint32_t expert, uint32_t tensor) override {
+    const auto& all = stored[expert][tensor];
+    if (kinds[expert] == StatisticsKind::kExact) return all;
+    uint64_t number = 0;
+    for (uint32_t t = 0; t < tensor; ++t) {
+      if (IsFloat(layout_.tensors[t].dtype)) number += Blocks(t);
+    }
+    std::vector<BlockStatistics> probed;
+    for (const BlockStatistics& block : all) {
+      if (number++ % stride == 0) probed.push_back(block);
+    }
+    return probed;
+  }
+
+  Result<std::vector<BaseBlockStatistics>> OfBase(uint32_t tensor) override { return base[tensor]; }
+
+  std::vector<StatisticsKind> kinds;
+  uint64_t stride = 1;  ///< of experts of kProbe
+  std::vector<std::vector<std::vector<BlockStatistics>>> stored;
+  std::vector<std::vector<BaseBlockStatistics>> base;
+
+ private:
+  ModelLayout layout_;
+  uint64_t block_size_;
+};
+
+/// Some block; one in five is equal to the base's.
+inline BlockStatistics RandomBlock(std::mt19937_64& random) {
+  BlockStatistics block;
+  block.hash = {random(), random()};
+  if (random() % 5 == 0) return block;
+  block.sum_squares = std::ldexp(static_cast<double>(random()), static_cast<int>(random() % 8));
+  block.max_abs = static_cast<float>(std::sqrt(block.sum_squares));
+  block.nonzeros = 1 + static_cast<uint32_t>(random() % 100);
+  for (int8_t& value : block.sketch) value = static_cast<int8_t>(random() % 255 - 127);
+  return block;
+}
+
+inline FakeStatistics RandomStatistics(const Family& family, std::mt19937_64& random) {
+  FakeStatistics statistics(family);
+  for (auto& expert : statistics.stored) {
+    for (auto& tensor : expert) {
+      for (BlockStatistics& block : tensor) block = RandomBlock(random);
+    }
+  }
+  for (auto& tensor : statistics.base) {
+    for (BaseBlockStatistics& block : tensor) {
+      block.sum_squares = static_cast<double>(random());
+      block.hash = {random(), random()};
+    }
+  }
+  return statistics;
+}
+
+/// Takes a probe of the experts of kNone if the plan needs one, as a merge does, and plans. The
+/// table's blocks stand for their samples.
+inline Result<Plan> ProbeAndPlan(const PlanInput& input, FakeStatistics& statistics) {
+  MERGEPIPE_ASSIGN_OR_RETURN(const Plan started, StartPlan(input));
+  std::vector<uint32_t> lacking;
+  for (uint32_t k = 0; k < statistics.kinds.size(); ++k) {
+    if (statistics.kinds[k] == StatisticsKind::kNone) lacking.push_back(k);
+  }
+  if (!lacking.empty() && NeedsScores(input, started)) {
+    MERGEPIPE_ASSIGN_OR_RETURN(const ProbeReads probe, PlanProbe(input, started, lacking));
+    statistics.stride = probe.stride;
+    for (const uint32_t k : lacking) {
+      if (probe.stride > 0) statistics.kinds[k] = StatisticsKind::kProbe;
+    }
+  }
+  return mergepipe::MakePlan(input);
 }
 
 /// Whether `text` holds `part`; shows both if not.

@@ -74,8 +74,9 @@ void ExpectSound(const Plan& plan, const Family& family) {
   ASSERT_EQ(plan.merge_bytes, merge_bytes);
   ASSERT_EQ(plan.fingerprint_bytes, family.Fingerprints());
   if (plan.options.budget_bytes) {
-    ASSERT_LE(plan.fingerprint_bytes + plan.compare_bytes + merge_bytes,
+    ASSERT_LE(plan.fingerprint_bytes + plan.probe_bytes + plan.compare_bytes + merge_bytes,
               *plan.options.budget_bytes);
+    ASSERT_LE(plan.probe_bytes, *plan.options.budget_bytes / 8);
   }
   ASSERT_LE(static_cast<double>(touched),
             std::ceil(plan.options.top_p * static_cast<double>(blocks) - 1e-9));
@@ -93,7 +94,7 @@ void ExpectFilled(const Plan& plan, const Family& family) {
       for (uint64_t b = 0; b < touched.size(); ++b) {
         const BlockIndex block(b);
         if (!tensor.sources[k].present || !touched.Contains(block) ||
-            tensor.selected[k].Contains(block))
+            tensor.selected[k].Contains(block) || tensor.equal[k].Contains(block))
           continue;
         const uint64_t more =
             TensorCost(plan, t, family.rounds, Pair{k, b}) - TensorCost(plan, t, family.rounds);
@@ -126,6 +127,43 @@ TEST(Planner, KeepsEveryPromiseOnRandomFamilies) {
   EXPECT_GT(reread, 300);
 }
 
+TEST(Planner, KeepsEveryPromiseWithStatisticsOfAllKinds) {
+  std::mt19937_64 random(12);
+  constexpr const char* kScorings[] = {"l2cos", "l2", "abs"};
+  int planned = 0;
+  int probed = 0;
+  int left_equal = 0;
+  for (int i = 0; i < 2000; ++i) {
+    Family family = RandomFamily(random);
+    family.options.scoring = kScorings[random() % 3];
+    FakeStatistics statistics = RandomStatistics(family, random);
+    for (StatisticsKind& kind : statistics.kinds) {
+      if (random() % 3 == 0) kind = StatisticsKind::kNone;
+    }
+    const PlanInput input = family.Input(&statistics);
+    const auto plan = ProbeAndPlan(input, statistics);
+    if (!plan) {
+      ASSERT_EQ(plan.error().kind(), ErrorKind::kUsage) << plan.error().ToString();
+      continue;
+    }
+    ++planned;
+    probed += plan->probe_bytes > 0 ? 1 : 0;
+    ASSERT_NO_FATAL_FAILURE(ExpectSound(*plan, family)) << "family " << i;
+    ASSERT_NO_FATAL_FAILURE(ExpectFilled(*plan, family)) << "family " << i;
+    for (const PlannedTensor& tensor : plan->tensors) {
+      for (size_t k = 0; k < tensor.equal.size(); ++k) {
+        ASSERT_FALSE(tensor.equal[k].Intersects(tensor.selected[k]));
+        left_equal += tensor.equal[k].Empty() ? 0 : 1;
+      }
+    }
+    ASSERT_EQ(SerializePlan(*plan), SerializePlan(*MakePlan(input)));
+    ASSERT_EQ(ParsePlan(SerializePlan(*plan), "plan.json"), *plan);
+  }
+  EXPECT_GT(planned, 1000);
+  EXPECT_GT(probed, 100);
+  EXPECT_GT(left_equal, 1000);
+}
+
 TEST(Planner, DoesNotSeePathsTimesOrOtherFacts) {
   std::mt19937_64 random(3);
   Family family = MakeFamily({{"a", DType::kF32, {10'000}}, {"b", DType::kBF16, {77, 13}}}, 3, 100);
@@ -151,7 +189,7 @@ TEST(Planner, SelectsEverythingWithoutBudgetAndWithTopPOne) {
                               {"none", DType::kF32, {0, 5}},
                               {"ids", DType::kU8, {3}}},
                              2, 10);
-  family.options.scoring = "no such scoring: none is needed";
+  family.options.scoring = "l2cos";  // no scores are needed, so no statistics are missed
   const auto plan = family.MakePlan();
   ASSERT_TRUE(plan.has_value()) << plan.error().ToString();
   EXPECT_EQ(plan->TouchedBlocks(), 102u);
@@ -182,12 +220,14 @@ TEST(Planner, AnyTopPTouchesABlock) {
 TEST(Planner, NamesAnUnknownScoring) {
   Family family = MakeFamily({{"a", DType::kF32, {10}}}, 1, 5);
   family.options.scoring = "l3";
-  family.options.top_p = 0.5;
-  const auto plan = family.MakePlan();
-  ASSERT_FALSE(plan.has_value());
-  EXPECT_EQ(plan.error().kind(), ErrorKind::kUsage);
-  EXPECT_TRUE(Says(plan.error().ToString(), "--scoring: there is no scoring 'l3'"));
-  EXPECT_TRUE(Says(plan.error().ToString(), "uniform"));
+  for (const double top_p : {0.5, 1.0}) {  // with 1 none is needed
+    family.options.top_p = top_p;
+    const auto plan = family.MakePlan();
+    ASSERT_FALSE(plan.has_value());
+    EXPECT_EQ(plan.error().kind(), ErrorKind::kUsage);
+    EXPECT_TRUE(Says(plan.error().ToString(), "--scoring: there is no scoring 'l3'"));
+    EXPECT_TRUE(Says(plan.error().ToString(), "uniform"));
+  }
 }
 
 TEST(Planner, ChargesEveryReadOfATensorThatOutgrowsMemory) {

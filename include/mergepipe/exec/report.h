@@ -23,7 +23,7 @@ struct NonFiniteCount {
   bool operator==(const NonFiniteCount&) const = default;
 };
 
-/// What became of blocks [begin, end) of a tensor.
+/// What became of blocks [begin, end) of a tensor; in a sparse output, of those that are touched.
 struct PartReport {
   uint32_t tensor = 0;
   uint64_t begin = 0;

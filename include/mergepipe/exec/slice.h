@@ -6,6 +6,8 @@
 
 #include "mergepipe/base/dtype.h"
 #include "mergepipe/base/error.h"
+#include "mergepipe/base/hash.h"
+#include "mergepipe/format/sparse.h"
 #include "mergepipe/io/file.h"
 #include "mergepipe/plan/block_set.h"
 #include "mergepipe/plan/strategy_options.h"
@@ -46,10 +48,18 @@ struct TensorPart {
   SourceTensor base;
   DType out_dtype = DType::kF32;
   uint32_t out_file = 0;
-  uint64_t out_offset = 0;            ///< of element 0, absolute
+  uint64_t out_offset = 0;  ///< of the first block of the part that is written, absolute
+  BlockSet touched;         ///< blocks of [begin, end) that are not simply the base's
+  /// Where the touched blocks lie, made already, one after the other: in Slice::sparse_file, the
+  /// offset that of the part's first one. If it is absent they are merged.
+  SourceTensor sparse;
   std::vector<SourceTensor> experts;  ///< one for each expert; their dtypes are those of the plan
   std::vector<BlockSet> selected;     ///< one for each expert; only blocks of [begin, end)
   std::vector<uint64_t> selected_elements;  ///< of the whole tensor, one for each expert
+  /// For each expert, of its selected blocks in order: what their hashes are known to be; empty if
+  /// they are not known. Then the same of the base, for all blocks of [begin, end).
+  std::vector<std::vector<Hash128>> known_hashes;
+  std::vector<Hash128> known_base_hashes;
   /// Ranks that make parts of this tensor; their statistics are exchanged if there are several.
   int first_rank = 0;
   int last_rank = 0;
@@ -63,10 +73,12 @@ struct TensorPart {
 struct Slice {
   uint64_t block_size = 0;
   StrategyOptions strategy;
+  OutputForm form = OutputForm::kFull;
   bool allow_nonfinite = false;
   std::vector<SourceFile> base_files;
   std::vector<std::vector<SourceFile>> expert_files;  ///< one list for each expert
   std::vector<std::string> expert_ids;
+  SourceFile sparse_file;  ///< of TensorPart::sparse
   std::vector<std::string>
       output_files;  ///< paths in the staging directory; they exist with their full size
   std::vector<TensorPart> parts;  ///< in file order

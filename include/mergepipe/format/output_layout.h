@@ -12,9 +12,11 @@ namespace mergepipe {
 
 /// A weight file that is to be written.
 struct OutputFile {
-  std::string name;    ///< relative to the output directory
-  std::string header;  ///< the bytes before the data, a multiple of kDataAlignment long
-  uint64_t size = 0;   ///< header and data
+  std::string name;  ///< relative to the output directory
+  /// The bytes that are known before the merge: the header, a multiple of kDataAlignment long, and
+  /// a sparse output's indexes.
+  std::string header;
+  uint64_t size = 0;  ///< header and data
 
   uint64_t data_begin() const { return header.size(); }
   bool operator==(const OutputFile&) const = default;

@@ -8,6 +8,7 @@
 #include "mergepipe/exec/report.h"
 #include "mergepipe/format/output_layout.h"
 #include "mergepipe/format/side_files.h"
+#include "mergepipe/format/sparse.h"
 #include "mergepipe/plan/plan.h"
 
 namespace mergepipe {
@@ -29,15 +30,18 @@ struct ManifestTensor {
   std::vector<uint64_t> shape;
   TensorRule rule = TensorRule::kMerge;
   std::string reason;
-  std::string file;  ///< in the output
+  std::string file;  ///< in the output; empty if it is sparse and has nothing of the tensor
   uint64_t blocks = 0;
   uint64_t touched_blocks = 0;
+  // Of a sparse output these four are over the touched blocks only.
   Hash128 hash;       ///< over the hashes of the output's blocks
   Hash128 base_hash;  ///< over the hashes of the base's blocks
   NonFiniteCount base_nonfinite;
   NonFiniteCount made_nonfinite;
   std::vector<ManifestSource> sources;  ///< experts that were read or compared
 
+  /// Blocks for which at least one expert was read.
+  BlockSet Touched() const;
   bool operator==(const ManifestTensor&) const = default;
 };
 
@@ -76,6 +80,7 @@ struct Manifest {
   std::string run_id;
   std::string model_id;
   std::string plan_hash;
+  OutputForm output = OutputForm::kFull;
   uint64_t block_size = 0;
   PlannedModel base;
   std::vector<PlannedModel> experts;
@@ -86,16 +91,21 @@ struct Manifest {
   std::vector<LeftOutFile> left_out;     ///< files of the base that were not copied
   std::optional<uint64_t> budget_bytes;
   uint64_t planned_expert_bytes = 0;
+  std::optional<ErrorBound> bound;  ///< the plan's
   IoCounts io;
   std::vector<RankIo> by_rank;
 
   bool operator==(const Manifest&) const = default;
 };
 
-/// Fills tensors, files and io from what was planned and what the ranks report; kInternal if the
-/// reports do not cover every block exactly once.
+/// Fills tensors, files and io of a manifest that states its form, from what was planned and what
+/// the ranks report; kInternal if the reports do not cover every block exactly once. `sparse` is
+/// the record of the sparse output that the touched blocks were taken from, if they were not
+/// merged: what the experts gave is copied from it, and kBadInput says where the blocks, or the
+/// base's, are not those of its hashes.
 Status RecordReports(const Plan& plan, const OutputLayout& layout,
-                     const std::vector<SliceReport>& reports, Manifest& manifest);
+                     const std::vector<SliceReport>& reports, Manifest& manifest,
+                     const Manifest* sparse = nullptr);
 
 /// A tensor's hash from those of its blocks, and a weight file's from its header and tensors (in
 /// offset order).

@@ -8,22 +8,29 @@
 /// manifest.json, schema "mergepipe.manifest/1". Canonical text as plan.json's (plan/plan_codec.h).
 /// Unknown fields are ignored; another major version is refused.
 ///
-///     schema             "mergepipe.manifest/1"
+///     schema          "mergepipe.manifest/1"
 ///     run_id, model_id, plan_id, plan_hash, block_size
-///     base, experts      {id, fingerprint}
-///     tensors            [{name, dtype, shape, rule, reason, file, blocks, touched_blocks, hash,
-///     base_hash,
-///                        nonfinite: {base: [nan, inf], made: [nan, inf]},
-///                        experts: [{expert, blocks: a BlockSet text, read_hash, nonfinite: [nan,
-///                        inf], differs}]}]
-///     dropped            [{expert, name, reason}]: tensors of experts that have no place in the
-///     output files              [{name, size, hash}]: weight files side_files         [{name,
-///     size, hash}]: every other file of the output but the manifest left_out           [{name,
-///     reason}]: files of the base that were not copied io                 {budget_bytes: number or
-///     null, planned_expert_bytes, probe_bytes_read, expert_bytes_read, base_bytes_read,
-///                        output_bytes_written, copied_bytes, by_rank: [{rank, host, and the same
-///                        counts}]}
-///     manifest_hash      SHA-256 of the compact canonical text without manifest_hash
+///     output          "full", or "sparse": touched blocks only (format/sparse.h)
+///     base, experts   {id, fingerprint}
+///     tensors         [{name, dtype, shape, rule, reason, file, blocks, touched_blocks, hash,
+///                     base_hash, nonfinite: {base: [nan, inf], made: [nan, inf]},
+///                     experts: [{expert, blocks: a BlockSet text, read_hash,
+///                                nonfinite: [nan, inf], differs}]}]
+///                     Of a sparse output, hash, base_hash and both nonfinite are over the touched
+///                     blocks only, and file is "" where there are none.
+///     dropped         [{expert, name, reason}]: tensors of experts that have no place in the
+///                     output
+///     files           [{name, size, hash}]: weight files. The hash is over that of the bytes
+///                     before the tensors' data (in a sparse file: before the blocks) and those of
+///                     its tensors, in offset order
+///     side_files      [{name, size, hash}]: every other file of the output but the manifest
+///     left_out        [{name, reason}]: files of the base that were not copied
+///     bound           null or {unread, rounding, total}: the plan's bound on the distance to the
+///                     full-read merge
+///     io              {budget_bytes: number or null, planned_expert_bytes, probe_bytes_read,
+///                     expert_bytes_read, base_bytes_read, output_bytes_written, copied_bytes,
+///                     by_rank: [{rank, host, and the same counts}]}
+///     manifest_hash   SHA-256 of the compact canonical text without manifest_hash
 ///
 /// Hashes but plan_hash and manifest_hash are XXH3-128, 32 hex digits.
 namespace mergepipe {

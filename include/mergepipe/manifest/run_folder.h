@@ -10,7 +10,7 @@
 namespace mergepipe {
 
 /// Facts about one execution that do not decide its bytes. meta.json, schema "mergepipe.meta/1", is
-/// written and never read:
+/// read only to recover a lost catalog:
 ///
 ///     run_id, version, started_at, finished_at (UTC), exit_status, command_line, out (absolute)
 ///     seconds    {plan, exec}
@@ -29,6 +29,9 @@ struct RunMeta {
   std::vector<SliceReport> ranks;  ///< their parts are not written
 };
 std::string SerializeMeta(const RunMeta& meta);
+/// What a catalog needs of it: run_id, output_path, finished_at and exit_status; the rest stays
+/// empty. kBadInput, with `subject` (the path), if the text is not such a record.
+Result<RunMeta> ParseMeta(const std::string& text, const std::string& subject);
 
 /// The folder of one run, runs/<run_id>/, with plan.json, manifest.json and meta.json. Removed by
 /// the destructor unless kept.

@@ -32,6 +32,8 @@ class BlockSet {
   bool Empty() const { return Count() == 0; }
   /// Adds all of `other`, which has the same size.
   void Unite(const BlockSet& other);
+  /// Whether some block is in both sets, of the same size.
+  bool Intersects(const BlockSet& other) const;
   /// The blocks of this set in [begin, end), in a set of the same size.
   BlockSet Within(BlockIndex begin, BlockIndex end) const;
 
@@ -56,11 +58,6 @@ class BlockSet {
   static std::optional<BlockSet> FromText(std::string_view text, uint64_t size);
 
   bool operator==(const BlockSet&) const = default;
-
-  template <class Archive>
-  void serialize(Archive& archive) {
-    archive(size_, words_);
-  }
 
  private:
   uint64_t size_ = 0;

@@ -20,11 +20,16 @@
 ///     tensors           in the base's file order, [{name, dtype, out_dtype, shape, rule:
 ///     "merge"|"base", reason, reads, compare,
 ///                       touched_blocks, selected: [a BlockSet text for each expert],
+///                       equal: [a BlockSet text for each expert], energy: [for each expert: null,
+///                       or [total, selected]], blocks_beyond_top_p, best_left_score_per_byte,
 ///                       sources: [for each expert: null if it lacks the tensor, else {name,
 ///                       dtype}]}]
 ///     dropped           [{expert, name, reason}]
-///     planned           {fingerprint_bytes, compare_bytes, merge_bytes, total_bytes}
-///     objective, objective_bound, objective_ratio
+///     statistics        [{kind: "none"|"exact"|"probe", hash}], one for each expert
+///     probe_stride      0: nothing was probed
+///     planned           {fingerprint_bytes, probe_bytes, compare_bytes, merge_bytes, total_bytes}
+///     objective, objective_bound, objective_ratio, cutoff_score_per_byte
+///     bound             null, or {unread, rounding, total}: see ErrorBound
 ///     plan_hash         SHA-256, 64 hex digits, of the compact canonical text (no spaces) without
 ///     plan_hash and plan_id plan_id           the first 16 digits of plan_hash
 namespace mergepipe {

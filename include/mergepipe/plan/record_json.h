@@ -37,10 +37,14 @@ std::vector<PlannedModel> Models(const Json& value);
 std::vector<DroppedTensor> Dropped(const Json& value, size_t experts);
 TensorRule Rule(const Json& value);
 
+/// null, or {unread, rounding, total}.
+std::optional<ErrorBound> Bound(const Json& value);
+
 Json ToJson(const PlannedModel& model);
 Json ToJson(const std::vector<PlannedModel>& models);
 Json ToJson(const std::vector<DroppedTensor>& dropped);
 Json ToJson(TensorRule rule);
+Json ToJson(const std::optional<ErrorBound>& bound);
 
 /// How a kind of record names itself and its hash.
 struct Kind {

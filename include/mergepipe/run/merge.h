@@ -6,9 +6,11 @@
 
 #include "mergepipe/comm/communicator.h"
 #include "mergepipe/exec/run_slice.h"
+#include "mergepipe/format/sparse.h"
 #include "mergepipe/io/publish.h"
 #include "mergepipe/manifest/manifest.h"
 #include "mergepipe/plan/plan.h"
+#include "mergepipe/plan/planner.h"
 
 namespace mergepipe {
 
@@ -24,16 +26,33 @@ struct MergeTarget {
   std::string directory;
   std::string model_id;  ///< empty: the directory's name
   std::string runs_directory = "runs";
+  OutputForm form = OutputForm::kFull;
   bool overwrite = false;
+};
+
+/// Where scores come from if the catalog has no exact statistics, and they are needed.
+enum class AnalyzeMode {
+  kAuto,   ///< as kProbe
+  kFull,   ///< analyze first, charged to the merge's budget
+  kProbe,  ///< read samples, charged to the budget
+  kNone,   ///< nowhere: an error
 };
 
 struct MergeOptions {
   MergeInputs inputs;
   MergeTarget target;
   PlanOptions plan;
+  AnalyzeMode analyze = AnalyzeMode::kAuto;
+  bool allow_empty = false;  ///< a budget too small to read anything gives a copy of the base
   ExecLimits limits;
   std::vector<std::string> command_line;  ///< for meta.json
   PublishHook publish_hook;               ///< for tests
+};
+
+/// What one rank read before the merge: fingerprints, probes, analysis.
+struct PlanningIo {
+  uint64_t expert_bytes = 0;
+  uint64_t base_bytes = 0;
 };
 
 /// A plan with what was needed to make it; `warnings` are for people.
@@ -41,7 +60,7 @@ struct PlannedMerge {
   Plan plan;
   std::string plan_text;  ///< of plan.json
   std::string plan_hash;
-  uint64_t probe_bytes_read = 0;  ///< of experts, for fingerprints
+  std::vector<PlanningIo> read;  ///< by rank
   double seconds = 0;
   std::vector<std::string> warnings;
 };
@@ -56,13 +75,20 @@ struct MergeOutcome {
   std::vector<std::string> warnings;
 };
 
-/// Plans only: reads headers and fingerprints, writes nothing but the catalog's rows of the models
-/// and the plan. Not collective.
-Result<PlannedMerge> PlanMerge(FileSystem& files, const MergeOptions& options);
+/// Plans only: reads headers and fingerprints, and takes statistics as a merge would; writes
+/// nothing but the catalog's rows. Collective; the plan is rank 0's (elsewhere it is empty), an
+/// error is everyone's.
+Result<PlannedMerge> PlanMerge(FileSystem& files, Communicator& communicator,
+                               const MergeOptions& options);
+
+/// What budgets of so many percent of the expert bytes would give, from the catalog's statistics
+/// alone: no weights are read. kUsage if the experts have not been analyzed. Not collective.
+Result<std::vector<SweepPoint>> SweepMerge(FileSystem& files, const MergeOptions& options,
+                                           const std::vector<double>& percents);
 
 /// The whole merge. Collective: every rank calls it with the same options; the outcome is rank 0's
 /// (elsewhere it is empty), an error is everyone's. On an error there is no output directory, no
-/// run folder and no staging directory.
+/// run folder and no staging directory. A sparse output is recorded as a run, but is no model.
 Result<MergeOutcome> RunMerge(FileSystem& files, Communicator& communicator,
                               const MergeOptions& options);
 
@@ -70,7 +96,7 @@ struct ReplayOptions {
   std::string run;  ///< a run id, or a run folder
   std::string catalog;
   MergeInputs inputs;  ///< paths to take instead of the registered ones; may be empty
-  MergeTarget target;
+  MergeTarget target;  ///< its form is that of the run
   ExecLimits limits;
   std::vector<std::string> command_line;
 };

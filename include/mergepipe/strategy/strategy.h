@@ -2,9 +2,11 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "mergepipe/base/error.h"
 #include "mergepipe/base/units.h"
@@ -90,6 +92,9 @@ struct StrategyRow {
   Status (*check)(const StrategyOptions& options);
   /// Observation rounds, from the options alone: the planner charges reads by it.
   int (*rounds)(const StrategyOptions& options);
+  /// For each expert the largest |c_k| of a strategy that adds c_k D_k with coefficients that do
+  /// not depend on what is read; nothing for the others. The planner's error bound comes from it.
+  std::optional<std::vector<double>> (*largest_coefficients)(const StrategyOptions& options);
   std::unique_ptr<Strategy> (*make)(const StrategyOptions& options);
 };
 

@@ -1,0 +1,87 @@
+"""Commands under strace, and the expert bytes that strace saw them read."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import checkpoint
+import strace_log
+from checkpoint import Family
+from program import Merge, Outcome, Program
+
+# Where a process may not be traced the proof cannot be had; whoever knows that says so.
+needs_strace = pytest.mark.skipif("MERGEPIPE_NO_STRACE" in os.environ, reason="MERGEPIPE_NO_STRACE is set")
+
+
+@dataclass
+class Trace:
+    logs: Path  # prefix of the logs, a file for each thread
+    files: dict[str, strace_log.Reads]
+
+    def bytes_of(self, model: Path) -> int:
+        """Bytes of one model's weights, headers apart, over all processes and threads."""
+        return sum(size for pieces in self.pieces_of(model).values() for _, size in pieces)
+
+    def expert_bytes(self, family: Family) -> int:
+        return sum(self.bytes_of(expert.path) for expert in family.experts)
+
+    def pieces_of(self, model: Path) -> dict[Path, list[tuple[int, int]]]:
+        """By weight file, the pieces (offset in the file, size) that lie behind the header, in log order."""
+        found = {}
+        for path in checkpoint.weight_files(model):
+            begin, _ = checkpoint.read_header(path)
+            reads = self.files.get(str(path.resolve()))
+            clipped = [(max(offset, begin), offset + size - max(offset, begin))
+                       for offset, size in (reads.pieces if reads else [])]
+            found[path] = [piece for piece in clipped if piece[1] > 0]
+        return found
+
+    def tensors_of(self, model: Path) -> dict[str, int]:
+        """Bytes read of each tensor, zeros left out; samples for a fingerprint count too."""
+        total: dict[str, int] = {}
+        for path, pieces in self.pieces_of(model).items():
+            begin, header = checkpoint.read_header(path)
+            for name, entry in header.items():
+                if name == "__metadata__":
+                    continue
+                first, last = (begin + offset for offset in entry["data_offsets"])
+                count = sum(max(0, min(last, at + size) - max(first, at)) for at, size in pieces)
+                if count:
+                    total[name] = total.get(name, 0) + count
+        return total
+
+    def assert_only_counted_reads(self, family: Family) -> None:
+        """No mmap, sendfile or copy of expert weights, and no io_uring, whose reads strace cannot see."""
+        assert "io_uring" not in self.files, self.files["io_uring"].other
+        for expert in family.experts:
+            for path in checkpoint.weight_files(expert.path):
+                reads = self.files.get(str(path.resolve()))
+                assert reads, f"strace saw no read of {path}: the trace or the test is wrong"
+                assert not reads.other, f"{path} was read by other calls than read and pread: {reads.other[:3]}"
+
+
+def run(program: Program, name: str, *arguments, inject: str | None = None, **how) -> tuple[Outcome, Trace]:
+    """A traced command. `inject` is an expression of strace's --inject, to kill it at a system call."""
+    logs = program.root / f"strace-{name}"
+    logs.mkdir()
+    prefix = strace_log.command(logs / "log") + (["-e", f"inject={inject}"] if inject else [])
+    outcome = program.run(*arguments, prefix=prefix, **how)
+    return outcome, Trace(logs / "log", strace_log.parse(logs / "log"))
+
+
+def merge(program: Program, family: Family, *extra, options, out="merged", **how) -> tuple[Merge, Trace]:
+    arguments = ("merge", "--base", family.base.path, "--experts", *family.paths(), "--out", program.outputs / out,
+                 *options.arguments(), *extra)
+    outcome, trace = run(program, out, *arguments, **how)
+    return program.merged(outcome), trace
+
+
+def calls(trace: Trace, call: str) -> int:
+    """How often the busiest thread made a system call: strace counts injections by thread."""
+    logs = trace.logs.parent.glob(trace.logs.name + ".*")
+    return max(len(re.findall(rf"^{call}\(", log.read_text(errors="replace"), re.M)) for log in logs)
