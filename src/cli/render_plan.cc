@@ -4,6 +4,7 @@
 #include "cli/render.h"
 #include "mergepipe/base/text.h"
 #include "mergepipe/base/units.h"
+#include "mergepipe/strategy/strategy.h"
 
 namespace mergepipe {
 namespace {
@@ -66,17 +67,19 @@ struct WeightBytes {
   uint64_t output = 0;
 };
 
-// What a merge reads of the base, and writes.
+// What a merge reads of the base, and writes. Touched blocks of the base are read in every round of
+// observation too.
 WeightBytes BaseAndOutput(const Plan& plan, OutputForm form) {
+  const auto strategy = FindStrategy(plan.options.strategy.name);
+  const int rounds = strategy ? (*strategy)->rounds(plan.options.strategy) : 0;
+  const uint64_t block_size = plan.options.block_size;
   WeightBytes bytes;
   for (const PlannedTensor& tensor : plan.tensors) {
-    uint64_t elements = tensor.elements();
-    if (form == OutputForm::kSparse) {
-      const bool merged = tensor.rule == TensorRule::kMerge;
-      const uint64_t block_size = plan.options.block_size;
-      elements = merged ? tensor.ElementsOf(tensor.Touched(block_size), block_size) : 0;
-    }
-    bytes.base += (tensor.compare ? tensor.elements() : elements) * DTypeSize(tensor.dtype);
+    const bool merged = tensor.rule == TensorRule::kMerge;
+    const uint64_t touched = merged ? tensor.ElementsOf(tensor.Touched(block_size), block_size) : 0;
+    const uint64_t elements = form == OutputForm::kSparse ? touched : tensor.elements();
+    const uint64_t made_of = tensor.compare ? tensor.elements() : elements;
+    bytes.base += (made_of + touched * static_cast<uint64_t>(rounds)) * DTypeSize(tensor.dtype);
     bytes.output += elements * DTypeSize(tensor.out_dtype);
   }
   return bytes;

@@ -441,3 +441,14 @@ def test_explain_says_that_integers_come_from_the_base(analyzed, merged):
 def test_explain_of_an_unknown_tensor_names_the_nearest(analyzed, merged):
     outcome = analyzed.run("explain", merged.run, "--tensor", "model.layers.1.mlp.up_proj.weigth").expect(USAGE)
     assert "model.layers.1.mlp.up_proj.weight" in only_problem(outcome)
+
+
+@pytest.mark.parametrize("form", ["full", "sparse"])
+@pytest.mark.parametrize("strategy", ["avg", "ties"])
+def test_the_estimate_counts_what_the_merge_moves(analyzed, made, strategy, form):
+    extra = [*arguments(made, Options(strategy, block_size=AVG.block_size)), "--top-p", "0.5", "--output", form]
+    planned = analyzed.run("plan", *extra).expect(0).stdout
+    said = re.search(r"of experts, (.+) of base, (.+) of output", planned)
+    merged = analyzed.run("merge", *extra, "--out", f"out/moved-{strategy}-{form}").expect(0).stdout
+    moved = re.search(r", base (.+), written (.+) in ", merged)
+    assert said and moved and said.groups() == moved.groups()
