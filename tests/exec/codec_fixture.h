@@ -48,4 +48,15 @@ inline uint64_t PeakMemory() {
   return static_cast<uint64_t>(usage.ru_maxrss) * 1024;
 }
 
+/// That no more than `limit` bytes came on top of `before`. AddressSanitizer keeps what was freed,
+/// so the peak says nothing there.
+inline void ExpectMemoryWithin(uint64_t before, uint64_t limit) {
+#ifndef __SANITIZE_ADDRESS__
+  EXPECT_LT(PeakMemory() - before, limit);
+#else
+  static_cast<void>(before);
+  static_cast<void>(limit);
+#endif
+}
+
 }  // namespace mergepipe::test

@@ -168,7 +168,7 @@ TEST(SliceCodec, SurvivesFlippedBits) {
     ExpectSurvived(SerializeSlice(RandomSlice(seed)), ParseSlice, SerializeSlice);
     ExpectSurvived(SerializeReport(RandomReport(seed)), ParseReport, SerializeReport);
   }
-  EXPECT_LT(PeakMemory() - before, uint64_t{512} << 20);
+  ExpectMemoryWithin(before, uint64_t{512} << 20);
 }
 
 }  // namespace

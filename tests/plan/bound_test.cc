@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 
 #include "mergepipe/kernels/convert.h"
@@ -31,7 +30,7 @@ std::vector<double> Doubles(DType dtype, const Stored& stored) {
     return {values.begin(), values.end()};
   }
   std::vector<double> values(stored.size() / sizeof(double));
-  std::memcpy(values.data(), stored.data(), stored.size());
+  std::ranges::copy(stored, std::as_writable_bytes(std::span(values)).begin());
   return values;
 }
 
@@ -174,7 +173,7 @@ class Maker {
   Stored Store(DType dtype, const std::vector<double>& values) {
     Stored stored(values.size() * DTypeSize(dtype));
     if (dtype == DType::kF64) {
-      std::memcpy(stored.data(), values.data(), stored.size());
+      std::ranges::copy(std::as_bytes(std::span(values)), stored.begin());
     } else {
       const std::vector<float> floats(values.begin(), values.end());
       FromFloat(dtype, floats, stored);
