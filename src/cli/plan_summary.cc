@@ -49,7 +49,7 @@ SummaryRow RowOf(const Plan& plan, const PlannedTensor& tensor, size_t k) {
   SummaryRow row;
   if (!tensor.sources[k].present) return row;
   const uint64_t size = DTypeSize(tensor.sources[k].dtype);
-  row.candidate_bytes = tensor.elements() * size;
+  row.candidate_bytes = tensor.ExpertBytes(k);
   row.read_bytes =
       tensor.ElementsOf(tensor.selected[k], plan.options.block_size) * size * tensor.reads;
   row.energy_known = tensor.energy[k].has_value() || tensor.elements() == 0;

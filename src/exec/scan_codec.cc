@@ -12,7 +12,7 @@ void Fields(Codec& codec, ScanPart& part) {
 template <typename Codec>
 void Fields(Codec& codec, ScanSlice& slice) {
   codec(slice.block_size, slice.probe, slice.allow_nonfinite, slice.base_files, slice.expert_files,
-        slice.expert_ids, slice.base_id, slice.parts, slice.expert_share);
+        slice.expert_ids, slice.parts, slice.expert_share);
 }
 
 template <typename Codec>

@@ -10,9 +10,6 @@
 
 namespace mergepipe {
 
-/// Large enough for every disk and network filesystem, small enough that threads share the work.
-inline constexpr uint64_t kMaxReadBytes = 16 * kMiB;
-
 /// What a rank may read of the experts.
 struct ExpertShares {
   Bytes merge;    ///< or take statistics of

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "exec/nonfinite_check.h"
+#include "exec/transfers.h"
 #include "mergepipe/kernels/nonfinite.h"
 #include "mergepipe/kernels/statistics.h"
 
@@ -12,20 +13,11 @@ namespace {
 
 static_assert(kSketchSize == kStatisticsLanes);
 
-Status ReadRun(ReadableFile& file, uint64_t offset, std::span<std::byte> out) {
-  while (!out.empty()) {
-    const size_t size = std::min<size_t>(out.size(), kMaxReadBytes);
-    MERGEPIPE_RETURN_IF_ERROR(file.ReadAt(offset, out.first(size)));
-    offset += size;
-    out = out.subspan(size);
-  }
-  return {};
-}
-
 // The pieces of a tensor one after the other; those that touch in the file are read together.
 Status ReadPieces(ReadableFile& file, const SourceTensor& tensor, std::span<const ScanPiece> pieces,
                   std::span<std::byte> out) {
   const uint64_t width = DTypeSize(tensor.dtype);
+  std::vector<FileRead> runs;
   while (!pieces.empty()) {
     const uint64_t first = pieces.front().first;
     uint64_t count = 0;
@@ -33,11 +25,10 @@ Status ReadPieces(ReadableFile& file, const SourceTensor& tensor, std::span<cons
       count += pieces.front().count;
       pieces = pieces.subspan(1);
     }
-    MERGEPIPE_RETURN_IF_ERROR(
-        ReadRun(file, tensor.offset + first * width, out.first(count * width)));
+    runs.push_back({&file, tensor.offset + first * width, out.first(count * width)});
     out = out.subspan(count * width);
   }
-  return {};
+  return ReadAll(runs, 1);  // one of many threads that scan
 }
 
 BlockStatistics StatisticsOf(const StoredElements& expert, const StoredElements& base) {

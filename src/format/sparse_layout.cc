@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "mergepipe/base/text.h"
 #include "mergepipe/format/safetensors.h"
 
 namespace mergepipe {

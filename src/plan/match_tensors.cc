@@ -159,10 +159,7 @@ Status MatchTensors(const PlanInput& input, Plan& plan) {
 uint64_t IntegerBytes(const Plan& plan) {
   uint64_t bytes = 0;
   for (const PlannedTensor& tensor : plan.tensors) {
-    if (IsFloat(tensor.dtype)) continue;
-    for (const ExpertSource& source : tensor.sources) {
-      if (source.present) bytes += tensor.elements() * DTypeSize(tensor.dtype);
-    }
+    if (!IsFloat(tensor.dtype)) bytes += tensor.ExpertBytes();
   }
   return bytes;
 }

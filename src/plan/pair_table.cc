@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "mergepipe/base/checked.h"
-
 namespace mergepipe {
 
 PairTable::PairTable(const Plan& plan) : experts_(static_cast<uint32_t>(plan.experts.size())) {

@@ -4,6 +4,16 @@
 
 namespace mergepipe {
 
+uint64_t PlannedTensor::ExpertBytes(size_t expert) const {
+  return sources[expert].present ? elements() * DTypeSize(sources[expert].dtype) : 0;
+}
+
+uint64_t PlannedTensor::ExpertBytes() const {
+  uint64_t bytes = 0;
+  for (size_t k = 0; k < sources.size(); ++k) bytes += ExpertBytes(k);
+  return bytes;
+}
+
 uint64_t PlannedTensor::BlockElements(BlockIndex block, uint64_t block_size) const {
   return std::min(block_size, elements() - block.value * block_size);
 }
@@ -37,10 +47,7 @@ uint64_t PlannedTensor::SelectedBytes(uint64_t block_size) const {
 uint64_t Plan::CandidateBytes() const {
   uint64_t bytes = 0;
   for (const PlannedTensor& tensor : tensors) {
-    if (tensor.rule != TensorRule::kMerge) continue;
-    for (const ExpertSource& source : tensor.sources) {
-      if (source.present) bytes += tensor.elements() * DTypeSize(source.dtype);
-    }
+    if (tensor.rule == TensorRule::kMerge) bytes += tensor.ExpertBytes();
   }
   return bytes;
 }

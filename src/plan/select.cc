@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <numeric>
 
 #include "plan/passes.h"
 
@@ -161,9 +160,7 @@ void TakeBest(const PairTable& pairs, const std::vector<Candidate>& order, Spend
 uint64_t CompareBytes(const Plan& plan) {
   uint64_t bytes = 0;
   for (const PlannedTensor& tensor : plan.tensors) {
-    for (const ExpertSource& source : tensor.sources) {
-      if (tensor.compare && source.present) bytes += tensor.elements() * DTypeSize(source.dtype);
-    }
+    if (tensor.compare) bytes += tensor.ExpertBytes();
   }
   return bytes;
 }
@@ -185,10 +182,7 @@ bool EverythingFits(const PlanInput& input, const Plan& plan) {
   Bytes all(FixedBytes(plan));
   for (const PlannedTensor& tensor : plan.tensors) {
     if (tensor.rule != TensorRule::kMerge) continue;
-    uint64_t bytes = 0;
-    for (const ExpertSource& source : tensor.sources) {
-      if (source.present) bytes += tensor.elements() * DTypeSize(source.dtype);
-    }
+    const uint64_t bytes = tensor.ExpertBytes();
     all += Bytes(bytes * ReadsFor(plan.options, input.observation_rounds, bytes));
   }
   return all <= Bytes(*plan.options.budget_bytes);

@@ -1,4 +1,3 @@
-#include "mergepipe/base/text.h"
 #include "plan/passes.h"
 
 namespace mergepipe {

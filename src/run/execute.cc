@@ -154,14 +154,6 @@ Result<std::vector<SliceReport>> ParseReports(const std::vector<std::string>& re
   return reports;
 }
 
-Status CheckInputsUnchanged(FileSystem& files, const ResolvedInputs& inputs) {
-  MERGEPIPE_RETURN_IF_ERROR(CheckUnchanged(files, inputs.base.record.layout));
-  for (const ResolvedModel& expert : inputs.experts) {
-    MERGEPIPE_RETURN_IF_ERROR(CheckUnchanged(files, expert.record.layout));
-  }
-  return {};
-}
-
 // What was read before the merge: fingerprints, probes, an analysis.
 void AddPlanningIo(const std::vector<PlanningIo>& read, Manifest& manifest) {
   for (size_t rank = 0; rank < read.size(); ++rank) {
@@ -219,7 +211,7 @@ Status Finish(FileSystem& files, RootState& state, const std::vector<std::string
               std::chrono::steady_clock::time_point start, MergeOutcome& outcome) {
   const ExecuteRequest& request = state.request;
   MERGEPIPE_ASSIGN_OR_RETURN(std::vector<SliceReport> reports, ParseReports(report_bytes));
-  MERGEPIPE_RETURN_IF_ERROR(CheckInputsUnchanged(files, request.inputs));
+  MERGEPIPE_RETURN_IF_ERROR(CheckUnchanged(files, request.inputs));
   MERGEPIPE_RETURN_IF_ERROR(CompleteManifest(state, reports));
   MERGEPIPE_RETURN_IF_ERROR(PublishOutput(files, state));
 

@@ -143,6 +143,14 @@ Status CheckUnchanged(FileSystem& files, const ModelLayout& layout) {
   return {};
 }
 
+Status CheckUnchanged(FileSystem& files, const ResolvedInputs& inputs) {
+  MERGEPIPE_RETURN_IF_ERROR(CheckUnchanged(files, inputs.base.record.layout));
+  for (const ResolvedModel& expert : inputs.experts) {
+    MERGEPIPE_RETURN_IF_ERROR(CheckUnchanged(files, expert.record.layout));
+  }
+  return {};
+}
+
 std::vector<std::string> InputWarnings(const ResolvedInputs& inputs, const Plan& plan) {
   std::vector<std::string> warnings;
   const bool uncompared = std::any_of(

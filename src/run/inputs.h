@@ -36,6 +36,9 @@ Status PutModels(Catalog& catalog, ResolvedInputs& inputs);
 /// kBadInput naming the file if an input is not what it was when its header was read.
 Status CheckUnchanged(FileSystem& files, const ModelLayout& layout);
 
+/// The same for base and experts.
+Status CheckUnchanged(FileSystem& files, const ResolvedInputs& inputs);
+
 /// What a person should know before the merge, beyond errors.
 std::vector<std::string> InputWarnings(const ResolvedInputs& inputs, const Plan& plan);
 

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <chrono>
 
-#include "mergepipe/base/text.h"
-#include "mergepipe/manifest/run_folder.h"
 #include "mergepipe/plan/plan_codec.h"
 #include "mergepipe/run/records.h"
 #include "run/execute.h"

@@ -1,7 +1,5 @@
 #include "mergepipe/run/merge.h"
 
-#include <algorithm>
-
 #include "mergepipe/base/text.h"
 #include "mergepipe/strategy/strategy.h"
 #include "run/execute.h"

@@ -81,8 +81,7 @@ class Planning {
   Status PrepareAnalysis(const std::vector<uint32_t>& experts, int ranks) {
     for (const PlannedTensor& tensor : started_.tensors) {
       for (const uint32_t k : experts) {
-        if (HasDelta(tensor, k))
-          input_.analysis_bytes += tensor.elements() * DTypeSize(tensor.sources[k].dtype);
+        if (HasDelta(tensor, k)) input_.analysis_bytes += tensor.ExpertBytes(k);
       }
     }
     MERGEPIPE_RETURN_IF_ERROR(CheckAnalysisFits());
@@ -91,8 +90,7 @@ class Planning {
 
   // The models are put into the catalog before anything is read of them.
   Status PrepareScan(const StatisticsWish& wish, int ranks) {
-    MERGEPIPE_ASSIGN_OR_RETURN(catalog_, Catalog::OpenOrCreate(options_.inputs.catalog));
-    MERGEPIPE_RETURN_IF_ERROR(PutModels(*catalog_, planned_.inputs));
+    MERGEPIPE_RETURN_IF_ERROR(PutIntoCatalog());
     MERGEPIPE_ASSIGN_OR_RETURN(planned_.statistics,
                                KnownStatistics::Find(catalog_, planned_.inputs, started_));
     planned_.statistics->Expect(wish.experts, wish.stride);
@@ -102,6 +100,14 @@ class Planning {
         steps_, StatisticsSteps::Start(files_, catalog_, planned_.inputs, started_, *partitioner_,
                                        wish, ranks));
     return {};
+  }
+
+  // The models, and the catalog itself if there is none yet.
+  Status PutIntoCatalog() {
+    if (catalog_ == nullptr) {
+      MERGEPIPE_ASSIGN_OR_RETURN(catalog_, Catalog::OpenOrCreate(options_.inputs.catalog));
+    }
+    return PutModels(*catalog_, planned_.inputs);
   }
 
   Status CheckAnalysisFits() const {
@@ -116,10 +122,9 @@ class Planning {
 
   // Only when nothing is wrong any more: a merge that is refused before it reads leaves no catalog.
   Status Remember() {
-    MERGEPIPE_ASSIGN_OR_RETURN(const auto catalog, Catalog::OpenOrCreate(options_.inputs.catalog));
-    MERGEPIPE_RETURN_IF_ERROR(PutModels(*catalog, planned_.inputs));
+    MERGEPIPE_RETURN_IF_ERROR(PutIntoCatalog());
     const std::string& hash = planned_.merge.plan_hash;
-    return catalog->PutPlan(PlanIdOf(hash), hash, planned_.merge.plan_text);
+    return catalog_->PutPlan(PlanIdOf(hash), hash, planned_.merge.plan_text);
   }
 
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();

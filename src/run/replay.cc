@@ -1,6 +1,5 @@
 #include <chrono>
 
-#include "mergepipe/base/text.h"
 #include "mergepipe/io/budget_gate.h"
 #include "mergepipe/plan/plan_codec.h"
 #include "mergepipe/run/merge.h"

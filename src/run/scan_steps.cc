@@ -67,7 +67,6 @@ ScanPartitioner::ScanPartitioner(const ResolvedInputs& inputs, const Plan& match
   common_.block_size = matched.options.block_size;
   common_.probe = probe;
   common_.allow_nonfinite = allow_nonfinite;
-  common_.base_id = inputs.base.record.id;
   common_.base_files = SourceFilesOf(inputs.base.record.layout);
   for (const ResolvedModel& expert : inputs.experts) {
     common_.expert_ids.push_back(expert.record.id);

@@ -117,15 +117,6 @@ std::vector<WantedTensor> StatisticsSteps::Next() {
   return step;
 }
 
-// What was read just now must be what the catalog's records describe.
-Status StatisticsSteps::CheckInputs() const {
-  MERGEPIPE_RETURN_IF_ERROR(CheckUnchanged(files_, inputs_.base.record.layout));
-  for (const ResolvedModel& expert : inputs_.experts) {
-    MERGEPIPE_RETURN_IF_ERROR(CheckUnchanged(files_, expert.record.layout));
-  }
-  return {};
-}
-
 // A base that changed in place makes everything wrong that was taken from it.
 Status StatisticsSteps::DropOthersIfBaseChanged(
     const std::vector<BaseTensorBlockStatistics>& base) {
@@ -165,7 +156,8 @@ Status StatisticsSteps::Store(std::vector<ScannedTensor> tensors) {
     }
   }
   std::erase_if(batch.sets, [](const auto& set) { return set.tensors.empty(); });
-  MERGEPIPE_RETURN_IF_ERROR(CheckInputs());
+  // What was read just now must be what the catalog's records describe.
+  MERGEPIPE_RETURN_IF_ERROR(CheckUnchanged(files_, inputs_));
   if (wish_.again) MERGEPIPE_RETURN_IF_ERROR(DropOthersIfBaseChanged(batch.base_tensors));
   return catalog_->PutStatistics(batch);
 }

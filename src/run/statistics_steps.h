@@ -44,7 +44,6 @@ class StatisticsSteps final : public ScanSteps {
   Status FindWanted();
   WantedTensor Want(uint32_t tensor, const std::vector<std::vector<uint32_t>>& of_experts,
                     const std::vector<uint32_t>& of_base) const;
-  Status CheckInputs() const;
   Status DropOthersIfBaseChanged(const std::vector<BaseTensorBlockStatistics>& base);
 
   FileSystem& files_;

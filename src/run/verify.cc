@@ -2,7 +2,6 @@
 #include <map>
 #include <set>
 
-#include "mergepipe/base/text.h"
 #include "mergepipe/kernels/parallel.h"
 #include "mergepipe/manifest/manifest_codec.h"
 #include "mergepipe/manifest/run_folder.h"

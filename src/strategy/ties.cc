@@ -5,7 +5,6 @@
 #include <bit>
 #include <cmath>
 
-#include "mergepipe/base/text.h"
 #include "mergepipe/kernels/magnitude.h"
 #include "mergepipe/kernels/ties.h"
 #include "strategy/block_local.h"

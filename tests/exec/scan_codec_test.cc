@@ -20,7 +20,6 @@ ScanSlice RandomSlice(uint64_t seed) {
   slice.base_files = draw.Some([&] { return draw.File(); });
   slice.expert_files = draw.Some([&] { return draw.Some([&] { return draw.File(); }); });
   slice.expert_ids = draw.Some([&] { return draw.Text(); });
-  slice.base_id = draw.Text();
   slice.parts = draw.Some([&] {
     ScanPart part;
     part.tensor = draw.Small();
@@ -89,7 +88,6 @@ TEST(ScanSliceCodec, RoundTrips) {
     for (size_t k = 0; k < slice.expert_files.size(); ++k)
       ExpectSame(parsed->expert_files[k], slice.expert_files[k]);
     EXPECT_EQ(parsed->expert_ids, slice.expert_ids);
-    EXPECT_EQ(parsed->base_id, slice.base_id);
     ASSERT_EQ(parsed->parts.size(), slice.parts.size());
     for (size_t i = 0; i < slice.parts.size(); ++i) ExpectSame(parsed->parts[i], slice.parts[i]);
     EXPECT_EQ(parsed->expert_share, slice.expert_share);

@@ -64,7 +64,6 @@ struct TestScan {
       slice.block_size = block_size;
       slice.probe = stride != 0;
       slice.allow_nonfinite = allow_nonfinite;
-      slice.base_id = "base";
       slice.base_files = list(base_layout);
       std::vector<ModelLayout> layouts;
       for (size_t k = 0; k < experts.size(); ++k) {

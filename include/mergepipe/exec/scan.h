@@ -31,7 +31,6 @@ struct ScanSlice {
   std::vector<SourceFile> base_files;
   std::vector<std::vector<SourceFile>> expert_files;  ///< one list for each expert
   std::vector<std::string> expert_ids;
-  std::string base_id;
   std::vector<ScanPart> parts;  ///< in file order
   uint64_t expert_share = 0;    ///< expert bytes that this rank may read
 };

@@ -116,6 +116,9 @@ struct PlannedTensor {
 
   uint64_t elements() const { return *CheckedProduct(shape); }
   uint64_t Blocks(uint64_t block_size) const { return CeilDivide(elements(), block_size); }
+  /// Bytes of an expert's version; 0 if it has none. And of all versions.
+  uint64_t ExpertBytes(size_t expert) const;
+  uint64_t ExpertBytes() const;
   /// Elements of `block`: block_size, or fewer in the last one.
   uint64_t BlockElements(BlockIndex block, uint64_t block_size) const;
   /// Elements of the blocks in `blocks`.
