@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
 # Installs what mergepipe is built with (Debian 12 and its kin); does nothing when all of it is there.
 #
-#   scripts/install_deps.sh           what building and running need
-#   scripts/install_deps.sh --tests   also what the tests and the linters need
+#   scripts/install_deps.sh             what building and running need
+#   scripts/install_deps.sh --tests     also what the tests and the linters need
+#   scripts/install_deps.sh --cluster   also what emulated hosts and a private SLURM on them need (scripts/slurm_smoke.sh)
+#
+# Several options may be given.
 #
 # MERGEPIPE_SKIP_DEPS=1 skips it, for machines where the packages come from elsewhere (modules, Spack).
 set -euo pipefail
@@ -14,17 +17,22 @@ readonly build_packages=(
   libgtest-dev libcli11-dev libfmt-dev libspdlog-dev libexpected-dev libssl-dev libhwy-dev)
 readonly test_packages=(
   strace python3 python3-venv clang clang-format clang-tidy sqlite3 libclang-rt-dev ca-certificates
-  git)
+  git libbenchmark-dev)
+# Without the metapackage slurm-wlm, which brings plug-ins for much that is not needed.
+readonly cluster_packages=(
+  iproute2 util-linux procps slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge)
 
 packages=("${build_packages[@]}")
-case "${1-}" in
-  "") ;;
-  --tests) packages+=("${test_packages[@]}") ;;
-  *)
-    echo "usage: $0 [--tests]" >&2
-    exit 2
-    ;;
-esac
+for option in "$@"; do
+  case "$option" in
+    --tests) packages+=("${test_packages[@]}") ;;
+    --cluster) packages+=("${cluster_packages[@]}") ;;
+    *)
+      echo "usage: $0 [--tests] [--cluster]" >&2
+      exit 2
+      ;;
+  esac
+done
 
 if [[ "${MERGEPIPE_SKIP_DEPS:-0}" == 1 ]]; then
   echo "install_deps: skipped (MERGEPIPE_SKIP_DEPS=1)"

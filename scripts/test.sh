@@ -76,7 +76,7 @@ mkdir -p build
 lint_options=()
 if $quick; then lint_options=(--no-tidy); fi
 
-step "dependencies" scripts/install_deps.sh --tests || finish
+step "dependencies" scripts/install_deps.sh --tests --cluster || finish
 step "python environment" scripts/venv.sh || finish
 built=true
 step "build ci" build ci || built=false

@@ -5,6 +5,7 @@
 #include <spdlog/spdlog.h>
 
 #include <memory>
+#include <string>
 
 #include "mergepipe/base/text.h"
 
@@ -16,12 +17,21 @@ spdlog::logger& Logger() {
   return logger;
 }
 
+// Without the level in its lines.
+spdlog::logger& NoteLogger() {
+  static spdlog::logger logger("notes", std::make_shared<spdlog::sinks::stderr_sink_mt>());
+  return logger;
+}
+
 }  // namespace
 
 void StartLog(LogLevel level, int rank) {
+  const std::string who = rank == 0 ? "" : fmt::format("[rank {}] ", rank);
+  NoteLogger().set_pattern(who + "mergepipe: %v");
+  NoteLogger().flush_on(spdlog::level::trace);
+  NoteLogger().set_level(level == LogLevel::kQuiet ? spdlog::level::off : spdlog::level::info);
   spdlog::logger& logger = Logger();
-  logger.set_pattern(rank == 0 ? "mergepipe: %l: %v"
-                               : fmt::format("[rank {}] mergepipe: %l: %v", rank));
+  logger.set_pattern(who + "mergepipe: %l: %v");
   logger.flush_on(spdlog::level::trace);
   switch (level) {
     case LogLevel::kQuiet: logger.set_level(spdlog::level::off); break;
@@ -31,6 +41,8 @@ void StartLog(LogLevel level, int rank) {
 }
 
 void LogWarning(std::string_view text) { Logger().warn("{}", EscapeControl(text)); }
+
+void LogNote(std::string_view text) { NoteLogger().info("{}", EscapeControl(text)); }
 
 void LogInfo(std::string_view text) { Logger().info("{}", EscapeControl(text)); }
 

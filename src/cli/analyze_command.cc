@@ -6,7 +6,9 @@
 
 #include "cli/command.h"
 #include "cli/merge_arguments.h"
+#include "cli/progress.h"
 #include "cli/render.h"
+#include "cli/start_line.h"
 
 namespace mergepipe {
 namespace {
@@ -73,6 +75,9 @@ struct AnalyzeCommand {
     AnalyzeOptions analyze = options;
     analyze.allow_nonfinite = nonfinite == "allow";
     analyze.limits = limits.ToLimits();
+    ProgressPrinter progress(ParseProgressStyle(limits.progress), "analyzing");
+    analyze.limits.progress = &progress;
+    MERGEPIPE_RETURN_IF_ERROR(AnnounceStart(*context.communicator, analyze.limits.threads));
     MERGEPIPE_ASSIGN_OR_RETURN(const AnalyzeOutcome outcome,
                                RunAnalyze(*context.files, *context.communicator, analyze));
     if (context.communicator->is_root())

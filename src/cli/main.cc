@@ -31,8 +31,8 @@ int Report(const Error& error, int rank) {
   return ToInt(ExitCodeOf(error.kind()));
 }
 
-// A mistake in the command line, before MPI starts. The other ranks end quietly: a launcher that
-// sees one of them fail first would end rank 0 before it has spoken.
+// A mistake in the command line or in how ranks were started, before they talk. The other ranks end
+// quietly: a launcher that sees one of them fail first would end rank 0 before it has spoken.
 int ReportUsage(const Error& error, int rank) { return rank == 0 ? Report(error, rank) : 0; }
 
 // The parsed command line.
@@ -153,7 +153,10 @@ void RaiseOpenFileLimit() {
 
 int RunOnAllRanks(const Invocation& invocation, CommandContext& context, int rank) {
   auto session = CommSession::Start();
-  if (!session) return Report(session.error(), rank);
+  if (!session) {
+    return session.error().kind() == ErrorKind::kUsage ? ReportUsage(session.error(), rank)
+                                                       : Report(session.error(), rank);
+  }
   context.communicator = &(*session)->communicator();
   try {
     const Status status = invocation.run(context);

@@ -2,6 +2,7 @@
 
 #include "cli/command.h"
 #include "cli/merge_arguments.h"
+#include "cli/progress.h"
 #include "cli/render.h"
 #include "mergepipe/base/log.h"
 #include "mergepipe/base/text.h"
@@ -24,11 +25,15 @@ std::string Render(const MaterializeOptions& options, const MergeOutcome& outcom
 struct MaterializeCommand {
   MaterializeOptions options;
   LimitArguments limits;
+  GatherArgument gather;
   bool json = false;
 
   Status Run(CommandContext& context) const {
     MaterializeOptions chosen = options;
     chosen.limits = limits.ToLimits();
+    chosen.target.gather = gather.Mode();
+    ProgressPrinter progress(ParseProgressStyle(limits.progress), "materializing");
+    chosen.limits.progress = &progress;
     chosen.command_line = context.command_line;
     MERGEPIPE_ASSIGN_OR_RETURN(const MergeOutcome outcome,
                                RunMaterialize(*context.files, *context.communicator, chosen));
@@ -55,6 +60,7 @@ RunCommand AddMaterialize(CLI::App& app) {
   app.add_flag("--json", command->json, "print the result as JSON");
   AddCatalogOption(app, options.catalog);
   AddRunsOption(app, options.target.runs_directory);
+  command->gather.Add(app, "Options");
   command->limits.Add(app);
   return [command](CommandContext& context) { return command->Run(context); };
 }

@@ -100,6 +100,24 @@ void LimitArguments::Add(CLI::App& app) {
   app.add_option("--memory-mb", memory_mb, "memory of each rank, in MiB")
       ->capture_default_str()
       ->check(CLI::Range(1.0, kMaxMb));
+  app.add_option("--progress", progress,
+                 "auto (a bar on a terminal, else a line every few seconds), plain, none")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"auto", "plain", "none"}));
+}
+
+void GatherArgument::Add(CLI::App& app, const char* group) {
+  app.add_option("--gather", mode,
+                 "who writes, where there are several ranks: shared (each its part), root (rank 0 "
+                 "for all), auto (shared where all ranks see --out)")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"auto", "shared", "root"}))
+      ->group(group);
+}
+
+GatherMode GatherArgument::Mode() const {
+  if (mode == "shared") return GatherMode::kShared;
+  return mode == "root" ? GatherMode::kRoot : GatherMode::kAuto;
 }
 
 int LimitArguments::Threads() const { return threads > 0 ? threads : DefaultThreads(); }
@@ -218,9 +236,7 @@ void MergeArguments::AddExecution(CLI::App& app, const char* group) {
       ->capture_default_str()
       ->check(CLI::IsMember({"full", "sparse"}))
       ->group(group);
-  app.add_option("--gather", gather, "auto, shared: all ranks write into one directory")
-      ->capture_default_str()
-      ->group(group);
+  gather.Add(app, group);
   limits.Add(app);
 }
 
@@ -245,7 +261,6 @@ Result<MergeOptions> MergeArguments::ToOptions() const {
   PlanOptions& plan = result.plan;
   ProblemList problems;
   CheckOnly("--device", device, "cpu", ": mergepipe runs on CPUs", problems);
-  if (gather != "shared") CheckOnly("--gather", gather, "auto", " yet", problems);
   CheckRange("--top-p", plan.top_p, plan.top_p > 0 && plan.top_p <= 1, "give a share in (0, 1]",
              problems);
   CheckRange("--io-budget-mb", budget_mb, budget_mb >= 0 && budget_mb <= kMaxMb,
@@ -264,6 +279,7 @@ Result<MergeOptions> MergeArguments::ToOptions() const {
   if (extra == "drop") plan.extra = MismatchPolicy::kDrop;
   result.analyze = ParseAnalyzeMode(analyze);
   if (output == "sparse") result.target.form = OutputForm::kSparse;
+  result.target.gather = gather.Mode();
   result.limits = limits.ToLimits();
   return result;
 }

@@ -18,14 +18,23 @@ void CheckBlockSize(uint64_t block_size, ProblemList& problems);
 void AddCatalogOption(CLI::App& app, std::string& catalog);
 /// Adds --runs-dir.
 void AddRunsOption(CLI::App& app, std::string& runs_directory);
-/// Adds --threads and --memory-mb.
+/// Adds --threads, --memory-mb and --progress.
 struct LimitArguments {
   int threads = 0;  ///< 0: the cores given to this rank
   double memory_mb = 2048;
+  std::string progress = "auto";
 
   void Add(CLI::App& app);
   ExecLimits ToLimits() const;
   int Threads() const;
+};
+
+/// Adds --gather.
+struct GatherArgument {
+  std::string mode = "auto";
+
+  void Add(CLI::App& app, const char* group);
+  GatherMode Mode() const;
 };
 
 /// The options of `merge` and `plan`, as they are typed.
@@ -46,7 +55,7 @@ struct MergeArguments {
   std::string extra = "error";
   std::string device = "cpu";
   std::string output = "full";
-  std::string gather = "auto";
+  GatherArgument gather;
 
   /// `needs_target`: --out is required.
   void Add(CLI::App& app, bool needs_target);

@@ -3,7 +3,9 @@
 
 #include "cli/command.h"
 #include "cli/merge_arguments.h"
+#include "cli/progress.h"
 #include "cli/render.h"
+#include "cli/start_line.h"
 #include "mergepipe/base/log.h"
 #include "mergepipe/base/text.h"
 
@@ -65,6 +67,9 @@ struct MergeCommand {
     if (dry_run) return RunPlan(context);
     MERGEPIPE_ASSIGN_OR_RETURN(MergeOptions options, arguments.ToOptions());
     options.command_line = context.command_line;
+    ProgressPrinter progress(ParseProgressStyle(arguments.limits.progress), "merging");
+    options.limits.progress = &progress;
+    MERGEPIPE_RETURN_IF_ERROR(AnnounceStart(*context.communicator, options.limits.threads));
     MERGEPIPE_ASSIGN_OR_RETURN(const MergeOutcome outcome,
                                RunMerge(*context.files, *context.communicator, options));
     if (!context.communicator->is_root()) return {};
@@ -81,11 +86,16 @@ struct MergeCommand {
 struct ReplayCommand {
   ReplayOptions options;
   LimitArguments limits;
+  GatherArgument gather;
 
   Status Run(CommandContext& context) const {
     ReplayOptions replay = options;
     replay.limits = limits.ToLimits();
+    replay.target.gather = gather.Mode();
+    ProgressPrinter progress(ParseProgressStyle(limits.progress), "merging");
+    replay.limits.progress = &progress;
     replay.command_line = context.command_line;
+    MERGEPIPE_RETURN_IF_ERROR(AnnounceStart(*context.communicator, replay.limits.threads));
     MERGEPIPE_ASSIGN_OR_RETURN(const MergeOutcome outcome,
                                RunReplay(*context.files, *context.communicator, replay));
     if (!context.communicator->is_root()) return {};
@@ -143,6 +153,7 @@ RunCommand AddReplay(CLI::App& app) {
   app.add_flag("--overwrite", options.target.overwrite, "replace an earlier output at --out");
   AddCatalogOption(app, options.catalog);
   AddRunsOption(app, options.target.runs_directory);
+  command->gather.Add(app, "Options");
   command->limits.Add(app);
   return [command](CommandContext& context) { return command->Run(context); };
 }

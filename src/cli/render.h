@@ -14,6 +14,9 @@ void Print(const std::string& text);
 
 /// The [OK] line and what follows it.
 std::string RenderMerge(const MergeOptions& options, const MergeOutcome& outcome);
+/// How fast each rank read, made and wrote, and how near that came to what the disks gave; the
+/// ranks one by one where they are few.
+std::string RenderTimes(const MergeOutcome& outcome);
 /// `directory` is the output's, as it was given.
 std::string RenderMergeJson(const std::string& directory, const MergeOutcome& outcome);
 /// The first line alone: base and experts by their ids, the output directory and the run folder as

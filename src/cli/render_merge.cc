@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
@@ -62,11 +63,92 @@ std::string RenderMerge(const MergeOptions& options, const MergeOutcome& outcome
   text += fmt::format("     {} tensors, {} of {} blocks merged | plan {} | ranks {}\n",
                       manifest.tensors.size(), touched, blocks, outcome.plan_id,
                       manifest.by_rank.size());
+  text += RenderTimes(outcome);
   if (manifest.output == OutputForm::kSparse) {
     text +=
         fmt::format("     sparse: `mergepipe materialize {} --out DIR` makes the full checkpoint\n",
                     EscapeControl(options.target.directory));
   }
+  return text;
+}
+
+namespace {
+
+// Several ranks are told apart; of many, the extremes.
+constexpr size_t kMostRanksListed = 8;
+
+double Share(double part, double whole) { return whole > 0 ? 100 * part / whole : 0; }
+
+std::string RateText(uint64_t bytes, double seconds) {
+  if (!(seconds > 0)) return "-";
+  return FormatBytes(Bytes(static_cast<uint64_t>(static_cast<double>(bytes) / seconds))) + "/s";
+}
+
+uint64_t ReadBytes(const SliceReport& rank) {
+  return rank.expert_bytes_read + rank.compare_bytes_read + rank.base_bytes_read;
+}
+
+std::string RankTimes(const SliceReport& rank) {
+  return fmt::format(
+      "     rank {:<4} {}: {:.1f} s: read {} at {}, computed {:.1f} s, wrote {} at {}, synced "
+      "{:.1f} "
+      "s, peak {}\n",
+      rank.rank, rank.host, rank.merge_seconds + rank.sync_seconds,
+      FormatBytes(Bytes(ReadBytes(rank))), RateText(ReadBytes(rank), rank.read_seconds),
+      rank.compute_seconds, FormatBytes(Bytes(rank.output_bytes_written)),
+      RateText(rank.output_bytes_written, rank.write_seconds), rank.sync_seconds,
+      FormatBytes(Bytes(rank.peak_memory_bytes)));
+}
+
+std::string DiskText(const DiskTraits& disk) {
+  return disk.filesystem + (disk.direct ? " (direct transfers)" : " (buffered transfers)");
+}
+
+// The ranks to list, in rank order.
+std::vector<const SliceReport*> Listed(const std::vector<SliceReport>& ranks) {
+  std::vector<const SliceReport*> listed;
+  for (const SliceReport& rank : ranks) listed.push_back(&rank);
+  if (ranks.size() <= kMostRanksListed) return listed;
+  const auto [fastest, slowest] =
+      std::ranges::minmax_element(ranks, {}, &SliceReport::merge_seconds);
+  const auto largest = std::ranges::max_element(ranks, {}, &SliceReport::peak_memory_bytes);
+  listed = {&*fastest, &*slowest, &*largest};
+  std::ranges::sort(listed, {}, &SliceReport::rank);
+  listed.erase(std::unique(listed.begin(), listed.end()), listed.end());
+  return listed;
+}
+
+}  // namespace
+
+std::string RenderTimes(const MergeOutcome& outcome) {
+  uint64_t moved = 0;
+  uint64_t peak = 0;
+  double longest = 0;
+  double busy = 0;
+  double merging = 0;
+  for (const SliceReport& rank : outcome.ranks) {
+    moved += ReadBytes(rank) + rank.output_bytes_written;
+    peak = std::max(peak, rank.peak_memory_bytes);
+    longest = std::max(longest, rank.merge_seconds + rank.sync_seconds);
+    busy += rank.transfer_seconds + rank.sync_seconds;
+    merging += rank.merge_seconds + rank.sync_seconds;
+  }
+  std::string text = fmt::format(
+      "     moved {} in {:.1f} s: {}, {:.0f} % of the {} that were measured while bytes moved | "
+      "peak "
+      "memory {} a rank\n",
+      FormatBytes(Bytes(moved)), longest, RateText(moved, longest), Share(busy, merging),
+      RateText(moved, busy / static_cast<double>(std::max<size_t>(1, outcome.ranks.size()))),
+      FormatBytes(Bytes(peak)));
+  text += fmt::format("     inputs on {}, output on {}\n", DiskText(outcome.input_disk),
+                      DiskText(outcome.output_disk));
+  if (outcome.gathered_by_root) {
+    std::string why;
+    for (const std::string& host : outcome.blind_hosts) why += (why.empty() ? "" : ", ") + host;
+    text += "     rank 0 wrote for all" +
+            (why.empty() ? "" : ": the output's directory is not seen on " + why) + "\n";
+  }
+  for (const SliceReport* rank : Listed(outcome.ranks)) text += RankTimes(*rank);
   return text;
 }
 

@@ -4,7 +4,6 @@
 #include "cli/render.h"
 #include "mergepipe/base/text.h"
 #include "mergepipe/base/units.h"
-#include "mergepipe/strategy/strategy.h"
 
 namespace mergepipe {
 namespace {
@@ -67,11 +66,9 @@ struct WeightBytes {
   uint64_t output = 0;
 };
 
-// What a merge reads of the base, and writes. Touched blocks of the base are read in every round of
-// observation too.
+// What a merge reads of the base, and writes. Of a tensor that does not stay in memory touched
+// blocks are read in every round of observation too.
 WeightBytes BaseAndOutput(const Plan& plan, OutputForm form) {
-  const auto strategy = FindStrategy(plan.options.strategy.name);
-  const int rounds = strategy ? (*strategy)->rounds(plan.options.strategy) : 0;
   const uint64_t block_size = plan.options.block_size;
   WeightBytes bytes;
   for (const PlannedTensor& tensor : plan.tensors) {
@@ -79,7 +76,7 @@ WeightBytes BaseAndOutput(const Plan& plan, OutputForm form) {
     const uint64_t touched = merged ? tensor.ElementsOf(tensor.Touched(block_size), block_size) : 0;
     const uint64_t elements = form == OutputForm::kSparse ? touched : tensor.elements();
     const uint64_t made_of = tensor.compare ? tensor.elements() : elements;
-    bytes.base += (made_of + touched * static_cast<uint64_t>(rounds)) * DTypeSize(tensor.dtype);
+    bytes.base += (made_of + touched * (tensor.reads - 1)) * DTypeSize(tensor.dtype);
     bytes.output += elements * DTypeSize(tensor.out_dtype);
   }
   return bytes;

@@ -25,6 +25,16 @@ class LocalCommunicatorImpl final : public Communicator {
     return bytes;
   }
 
+  std::optional<std::string> TryReceive(Rank from, int tag) override {
+    if (mail_[tag].empty()) return std::nullopt;
+    return Receive(from, tag);
+  }
+  std::optional<std::pair<Rank, std::string>> TryReceiveAny(int tag) override {
+    auto bytes = TryReceive(Rank(0), tag);
+    if (!bytes) return std::nullopt;
+    return std::pair(Rank(0), std::move(*bytes));
+  }
+
   Status Agree(Status mine) override {
     announced_ = false;
     return mine;

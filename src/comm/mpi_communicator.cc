@@ -53,6 +53,23 @@ class MpiCommunicatorImpl final : public Communicator {
     return Guarded([&] { return ReceiveBytes(from.value, tag); });
   }
 
+  std::optional<std::string> TryReceive(Rank from, int tag) override {
+    return Guarded([&]() -> std::optional<std::string> {
+      ReapSends();
+      if (!world_.iprobe(from.value, tag)) return std::nullopt;
+      return ReceiveBytes(from.value, tag);
+    });
+  }
+
+  std::optional<std::pair<Rank, std::string>> TryReceiveAny(int tag) override {
+    return Guarded([&]() -> std::optional<std::pair<Rank, std::string>> {
+      ReapSends();
+      const auto found = world_.iprobe(mpi::any_source, tag);
+      if (!found) return std::nullopt;
+      return std::pair(Rank(found->source()), ReceiveBytes(found->source(), tag));
+    });
+  }
+
   Status Agree(Status mine) override {
     return Guarded([&]() -> Status {
       WaitForSends();

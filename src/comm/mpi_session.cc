@@ -32,9 +32,15 @@ class MpiSession final : public CommSession {
 }  // namespace
 
 Result<std::unique_ptr<CommSession>> CommSession::Start() {
-  if (!DetectLauncher().launched) return std::make_unique<LocalSession>();
+  const LaunchInfo info = DetectLauncher();
+  if (!info.launched) {
+    MERGEPIPE_RETURN_IF_ERROR(CheckNotAlone(info, 1));
+    return std::make_unique<LocalSession>();
+  }
   try {
-    return std::make_unique<MpiSession>();
+    auto session = std::make_unique<MpiSession>();
+    MERGEPIPE_RETURN_IF_ERROR(CheckNotAlone(info, session->communicator().size()));
+    return session;
   } catch (const std::exception& e) {
     return Fail(ErrorKind::kInternal, "MPI", std::string("cannot start: ") + e.what(),
                 "check the MPI installation, or run without a launcher");

@@ -17,7 +17,8 @@ Status CheckBase(const Slice& slice, const TensorPart& part, const PartReport& r
   size_t read = 0;
   for (uint64_t block = part.begin; block < part.end && read < report.base_hashes.size(); ++block) {
     if (slice.form == OutputForm::kSparse && !part.touched.Contains(BlockIndex(block))) continue;
-    if (report.base_hashes[read++] != part.known_base_hashes[block - part.begin])
+    const Hash128& known = part.known_base_hashes[block - part.begin];
+    if (report.base_hashes[read++] != known && known != Hash128())
       return OtherBlock("base", part, block);
   }
   return {};

@@ -4,8 +4,8 @@
 
 #include <chrono>
 
-#include "exec/nonfinite_check.h"
-#include "exec/part_merger.h"
+#include "exec/output_files.h"
+#include "exec/pipeline.h"
 
 namespace mergepipe {
 namespace {
@@ -26,78 +26,59 @@ uint64_t PeakMemory() {
   return static_cast<uint64_t>(usage.ru_maxrss) * 1024;
 }
 
-// The parts of a slice in the order in which they are made: first those that are shared with other
-// ranks, in two waves (every rank has at most one shared part in each, so all groups of a wave
-// exchange their statistics at the same time), then the rank's own.
-enum class Wave { kEvenShared, kOddShared, kOwn };
+// Where this rank's output goes: into its files, or to rank 0.
+class Outputs {
+ public:
+  Outputs(FileSystem& files, Communicator& communicator, const Slice& slice, SourceFiles& sources)
+      : local_(files, slice.output_files, sources),
+        remote_(communicator),
+        receiver_(communicator, local_),
+        to_root_(slice.gather_to_root && !communicator.is_root()),
+        receives_(slice.gather_to_root && communicator.is_root()) {}
 
-Wave WaveOf(const TensorPart& part) {
-  if (!part.shared()) return Wave::kOwn;
-  return part.shared_ordinal % 2 == 0 ? Wave::kEvenShared : Wave::kOddShared;
-}
+  OutputSink& sink() { return to_root_ ? static_cast<OutputSink&>(remote_) : local_; }
+  RemoteOutput* remote() { return to_root_ ? &remote_ : nullptr; }
+  OutputReceiver* receiver() { return receives_ ? &receiver_ : nullptr; }
 
-// After the first tensor with NaN or infinity a rank goes on for so many bytes of output, to name
-// more of them in one go.
-constexpr uint64_t kBytesAfterNonFinite = uint64_t{1} << 30;
-
-Status MergeParts(Communicator& communicator, const Slice& slice, PartMerger& merger,
-                  SliceReport& report) {
-  Status failure;
-  ProblemList nonfinite;
-  uint64_t nonfinite_at = 0;
-  bool going = true;
-  const auto fail = [&](const Error& error) {
-    failure = tl::unexpected(error);
-    communicator.AnnounceFailure();
-    going = false;
-  };
-  for (const Wave wave : {Wave::kEvenShared, Wave::kOddShared, Wave::kOwn}) {
-    for (size_t i = 0; i < slice.parts.size(); ++i) {
-      if (WaveOf(slice.parts[i]) != wave) continue;
-      if (!going) {
-        merger.Refuse(slice.parts[i]);
-        continue;
-      }
-      const Result<PartOutcome> outcome = merger.Merge(slice.parts[i], report.parts[i]);
-      if (!outcome) {
-        fail(outcome.error());
-      } else if (*outcome == PartOutcome::kStopped) {
-        going = false;
-      } else {
-        if (nonfinite.empty()) nonfinite_at = merger.bytes_written();
-        CheckFinite(slice, slice.parts[i], report.parts[i], nonfinite);
-        if (!nonfinite.empty() && merger.bytes_written() - nonfinite_at > kBytesAfterNonFinite) {
-          fail(nonfinite.ToStatus(ErrorKind::kBadInput).error());
-        }
-      }
-    }
-  }
-  if (failure && !nonfinite.empty()) fail(nonfinite.ToStatus(ErrorKind::kBadInput).error());
-  return failure;
-}
+ private:
+  OutputFiles local_;
+  RemoteOutput remote_;
+  OutputReceiver receiver_;
+  bool to_root_;
+  bool receives_;
+};
 
 Status Execute(FileSystem& files, Communicator& communicator, const Slice& slice,
                const Strategy& strategy, const ExecLimits& limits, SliceReport& report) {
+  const auto plan = PlanMemory(slice, strategy, limits);
+  MERGEPIPE_RETURN_IF_ERROR(
+      communicator.Agree(plan ? Status() : Status(tl::unexpected(plan.error()))));
   SourceFiles sources(files, slice.base_files, slice.expert_files,
                       {Bytes(slice.merge_share), Bytes(slice.compare_share)});
-  OutputFiles outputs(files, slice.output_files);
-  PartMerger merger(files, communicator, slice, strategy, limits, sources, outputs);
-  MERGEPIPE_RETURN_IF_ERROR(communicator.Agree(merger.CheckMemory()));
+  Outputs outputs(files, communicator, slice, sources);
+  RankService service(communicator, outputs.remote(), outputs.receiver(),
+                      communicator.is_root() ? limits.progress : nullptr,
+                      Pipeline::TotalBytes(slice, *plan));
+  Pipeline pipeline(communicator, slice, strategy, *plan, sources, outputs.sink(), service,
+                    report.parts);
 
-  report.parts.resize(slice.parts.size());
   const Stopwatch merging;
-  MERGEPIPE_RETURN_IF_ERROR(communicator.Agree(MergeParts(communicator, slice, merger, report)));
+  MERGEPIPE_RETURN_IF_ERROR(communicator.Agree(pipeline.Run()));
   report.merge_seconds = merging.Seconds();
+  report.read_seconds = pipeline.read_seconds();
+  report.compute_seconds = pipeline.compute_seconds();
+  report.write_seconds = pipeline.write_seconds();
+  report.transfer_seconds = pipeline.transfer_seconds();
 
   const Stopwatch syncing;
-  MERGEPIPE_RETURN_IF_ERROR(communicator.Agree(outputs.SyncAndClose()));
+  MERGEPIPE_RETURN_IF_ERROR(communicator.Agree(outputs.sink().Sync()));
   report.sync_seconds = syncing.Seconds();
 
   report.expert_bytes_read = sources.expert_bytes_read();
   report.compare_bytes_read = sources.compare_bytes_read();
   report.base_bytes_read = sources.base_bytes_read();
-  report.output_bytes_written = merger.bytes_written();
-  report.copied_bytes = merger.bytes_copied();
+  report.output_bytes_written = pipeline.bytes_written();
+  report.copied_bytes = pipeline.bytes_copied();
   return {};
 }
 

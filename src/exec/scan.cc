@@ -3,35 +3,26 @@
 #include <atomic>
 #include <thread>
 
-#include "exec/aligned_buffer.h"
 #include "exec/unit_scanner.h"
+#include "mergepipe/io/aligned_buffer.h"
 #include "mergepipe/kernels/parallel.h"
 
 namespace mergepipe {
 namespace {
 
-Status OpenAll(const ScanSlice& slice, SourceFiles& sources) {
-  for (const ScanPart& part : slice.parts) {
-    if (IsRead(part)) MERGEPIPE_RETURN_IF_ERROR(sources.OpenFor(part));
-  }
-  return {};
-}
-
-// Hands the units out to the threads, until the last one, a failure here, or one on another rank.
+// Hands the units out to the workers, until the last one, a failure here, or one on another rank.
 class UnitLoop {
  public:
-  UnitLoop(Communicator& communicator, const ScanUnits& cut, UnitScanner& scanner)
-      : communicator_(communicator), cut_(cut), scanner_(scanner) {}
+  UnitLoop(Communicator& communicator, const ScanUnits& cut, UnitScanner& scanner,
+           ProgressListener* progress)
+      : communicator_(communicator), cut_(cut), scanner_(scanner), progress_(progress) {}
 
   Status Run() {
-    const auto threads = static_cast<uint64_t>(cut_.threads);
-    std::vector<AlignedBuffer> buffers(threads);
-    MERGEPIPE_RETURN_IF_ERROR(ParallelFor(threads, cut_.threads, [&](uint64_t thread) -> Status {
-      buffers[thread].Reserve(cut_.buffer_bytes);
-      return {};
-    }));
-    return ParallelFor(threads, cut_.threads, [&](uint64_t thread) {
-      return Work(buffers[thread].First(cut_.buffer_bytes));
+    return RunTeam(cut_.workers, [&](int, int) {
+      AlignedBuffer buffer;
+      const size_t size = cut_.buffer_bytes + UnitScanner::kSlack;
+      buffer.Reserve(size);
+      return Work(buffer.First(size));
     });
   }
 
@@ -45,10 +36,11 @@ class UnitLoop {
     return {};
   }
 
-  // The communicator is the main thread's alone.
+  // The communicator is the main thread's alone, and so is telling how far it is.
   bool Stopped() {
-    if (std::this_thread::get_id() == main_thread_ && communicator_.FailureAnnounced()) {
-      stopped_ = true;
+    if (std::this_thread::get_id() == main_thread_) {
+      if (communicator_.FailureAnnounced()) stopped_ = true;
+      if (progress_ != nullptr) progress_->Update(next_.load(), cut_.units.size());
     }
     return stopped_;
   }
@@ -56,16 +48,17 @@ class UnitLoop {
   Communicator& communicator_;
   const ScanUnits& cut_;
   UnitScanner& scanner_;
+  ProgressListener* progress_;
   const std::thread::id main_thread_ = std::this_thread::get_id();
   std::atomic<uint64_t> next_{0};
   std::atomic<bool> stopped_{false};
 };
 
 Status ScanAll(Communicator& communicator, const ScanSlice& slice, const ScanUnits& cut,
-               SourceFiles& sources, std::vector<ScanPartReport>& reports) {
-  MERGEPIPE_RETURN_IF_ERROR(OpenAll(slice, sources));
+               SourceFiles& sources, ProgressListener* progress,
+               std::vector<ScanPartReport>& reports) {
   UnitScanner scanner(slice, cut, sources, reports);
-  MERGEPIPE_RETURN_IF_ERROR(UnitLoop(communicator, cut, scanner).Run());
+  MERGEPIPE_RETURN_IF_ERROR(UnitLoop(communicator, cut, scanner, progress).Run());
   return scanner.CheckFinite();
 }
 
@@ -82,7 +75,8 @@ Result<ScanReport> RunScan(FileSystem& files, Communicator& communicator, const 
   report.host = HostName();
   SourceFiles sources(files, slice.base_files, slice.expert_files,
                       {.merge = Bytes(slice.expert_share), .compare = Bytes(0)});
-  const Status scanned = ScanAll(communicator, slice, *cut, sources, report.parts);
+  const Status scanned = ScanAll(communicator, slice, *cut, sources,
+                                 communicator.is_root() ? limits.progress : nullptr, report.parts);
   if (!scanned) communicator.AnnounceFailure();
   MERGEPIPE_RETURN_IF_ERROR(communicator.Agree(scanned));
   report.expert_bytes_read = sources.expert_bytes_read();

@@ -13,6 +13,8 @@ namespace {
 constexpr uint64_t kBaselineMemory = 128 * kMiB;
 // Bytes of the base in a unit.
 constexpr uint64_t kTargetUnitBytes = 8 * kMiB;
+// Disks and network filesystems reach their bandwidth with several transfers at a time.
+constexpr int kTransfers = 4;
 
 uint64_t LargestExpertElement(const ScanPart& part) {
   uint64_t size = 0;
@@ -88,12 +90,13 @@ Result<ScanUnits> CutScan(const ScanSlice& slice, const ExecLimits& limits) {
   const MemoryNeeds needs = NeedsOf(slice);
   MERGEPIPE_RETURN_IF_ERROR(CheckMemory(needs, limits.memory_bytes));
   ScanUnits cut;
-  // Fewer threads rather than none where little memory is left.
+  // Fewer workers rather than none where little memory is left.
   const uint64_t left = limits.memory_bytes - needs.fixed;
-  const uint64_t wanted_threads = static_cast<uint64_t>(std::max(1, limits.threads));
-  const uint64_t threads =
-      std::clamp<uint64_t>(left / std::max<uint64_t>(1, needs.block), 1, wanted_threads);
-  cut.threads = static_cast<int>(threads);
+  cut.computing = std::max(1, limits.threads);
+  const uint64_t wanted = static_cast<uint64_t>(cut.computing + kTransfers);
+  const uint64_t workers =
+      std::clamp<uint64_t>(left / std::max<uint64_t>(1, needs.block), 1, wanted);
+  cut.workers = static_cast<int>(workers);
   cut.blocks.resize(slice.parts.size());
   for (size_t p = 0; p < slice.parts.size(); ++p) {
     const ScanPart& part = slice.parts[p];
@@ -102,7 +105,7 @@ Result<ScanUnits> CutScan(const ScanSlice& slice, const ExecLimits& limits) {
     const uint64_t block_memory = BlockMemory(slice, part);
     const uint64_t base_bytes = PieceOf(slice, part, 0).count * DTypeSize(part.base.dtype);
     const uint64_t step = std::max<uint64_t>(
-        1, std::min(kTargetUnitBytes / base_bytes, left / threads / block_memory));
+        1, std::min(kTargetUnitBytes / base_bytes, left / workers / block_memory));
     for (uint64_t begin = 0; begin < cut.blocks[p].size(); begin += step) {
       const uint64_t end = std::min<uint64_t>(begin + step, cut.blocks[p].size());
       cut.units.push_back({p, begin, end});

@@ -17,7 +17,7 @@ ScanPiece PieceOf(const ScanSlice& slice, const ScanPart& part, uint64_t block);
 /// Whether anything of the part is wanted of any model.
 bool IsRead(const ScanPart& part);
 
-/// What one thread reads and takes statistics of at a time: wanted blocks of a part, by their
+/// What one worker reads and takes statistics of at a time: wanted blocks of a part, by their
 /// places [begin, end) among all of them.
 struct ScanUnit {
   size_t part = 0;
@@ -25,10 +25,11 @@ struct ScanUnit {
   uint64_t end = 0;
 };
 
-/// A slice cut into units, so that all threads' buffers stay within the limits.
+/// A slice cut into units, so that all workers' buffers stay within the limits.
 struct ScanUnits {
-  int threads = 1;
-  uint64_t buffer_bytes = 0;                  ///< of each thread: a unit of base and one expert
+  int computing = 1;                          ///< threads that may compute at a time
+  int workers = 1;                            ///< threads in all: the others read meanwhile
+  uint64_t buffer_bytes = 0;                  ///< of each worker: a unit of base and one expert
   std::vector<std::vector<uint64_t>> blocks;  ///< those wanted, for each part
   std::vector<ScanUnit> units;                ///< in file order
 };

@@ -19,9 +19,9 @@ void Fields(Codec& codec, TensorPart& part) {
 
 template <typename Codec>
 void Fields(Codec& codec, Slice& slice) {
-  codec(slice.block_size, slice.strategy, slice.form, slice.allow_nonfinite, slice.base_files,
-        slice.expert_files, slice.expert_ids, slice.sparse_file, slice.output_files, slice.parts,
-        slice.merge_share, slice.compare_share);
+  codec(slice.block_size, slice.strategy, slice.form, slice.allow_nonfinite, slice.gather_to_root,
+        slice.copies_known_blocks, slice.base_files, slice.expert_files, slice.expert_ids,
+        slice.sparse_file, slice.output_files, slice.parts, slice.merge_share, slice.compare_share);
 }
 
 template <typename Codec>
@@ -39,7 +39,8 @@ template <typename Codec>
 void Fields(Codec& codec, SliceReport& report) {
   codec(report.rank, report.host, report.expert_bytes_read, report.compare_bytes_read,
         report.base_bytes_read, report.output_bytes_written, report.copied_bytes,
-        report.merge_seconds, report.sync_seconds, report.peak_memory_bytes, report.threads,
+        report.merge_seconds, report.sync_seconds, report.read_seconds, report.compute_seconds,
+        report.write_seconds, report.transfer_seconds, report.peak_memory_bytes, report.threads,
         report.parts);
 }
 

@@ -3,6 +3,12 @@
 #include "exec/unchanged_file.h"
 
 namespace mergepipe {
+namespace {
+
+// Far below the usual limit of open files, and above what is in use at a time.
+constexpr size_t kMostOpen = 512;
+
+}  // namespace
 
 SourceFiles::SourceFiles(FileSystem& files, const std::vector<SourceFile>& base,
                          const std::vector<std::vector<SourceFile>>& experts,
@@ -11,56 +17,55 @@ SourceFiles::SourceFiles(FileSystem& files, const std::vector<SourceFile>& base,
       base_list_(base),
       expert_lists_(experts),
       merge_share_(shares.merge),
-      compare_share_(shares.compare),
-      base_(base.size()),
-      merge_(experts.size()),
-      compare_(experts.size()) {
-  for (size_t k = 0; k < experts.size(); ++k) {
-    merge_[k].resize(experts[k].size());
-    compare_[k].resize(experts[k].size());
+      compare_share_(shares.compare) {}
+
+std::unique_ptr<ReadableFile> SourceFiles::Watched(const Key& key, const SourceFile& source,
+                                                   std::unique_ptr<ReadableFile> file) {
+  switch (key.use) {
+    case Use::kBase: return CountReads(std::move(file), base_bytes_);
+    case Use::kMerge: return GateReads(std::move(file), merge_share_, source.data_begin);
+    case Use::kCompare: return GateReads(std::move(file), compare_share_, source.data_begin);
+    case Use::kCopy: return CountReadsButCopies(std::move(file), base_bytes_);
+    case Use::kMade: return CountReads(std::move(file), made_bytes_);
   }
+  return nullptr;
 }
 
-Result<std::unique_ptr<ReadableFile>> SourceFiles::Open(const SourceFile& source) {
-  return OpenUnchanged(files_, source);
-}
-
-Status SourceFiles::OpenBase(uint32_t file) {
-  if (base_[file]) return {};
-  MERGEPIPE_ASSIGN_OR_RETURN(auto opened, Open(base_list_[file]));
-  base_[file] = CountReads(std::move(opened), base_bytes_);
-  return {};
-}
-
-Status SourceFiles::OpenExpert(size_t expert, uint32_t file, std::vector<Files>& open,
-                               BudgetShare& share) {
-  auto& slot = open[expert][file];
-  if (slot) return {};
-  const SourceFile& description = expert_lists_[expert][file];
-  MERGEPIPE_ASSIGN_OR_RETURN(auto opened, Open(description));
-  slot = GateReads(std::move(opened), share, description.data_begin);
-  return {};
-}
-
-Status SourceFiles::OpenFor(const TensorPart& part) {
-  MERGEPIPE_RETURN_IF_ERROR(OpenBase(part.base.file));
-  for (size_t k = 0; k < part.experts.size(); ++k) {
-    const SourceTensor& source = part.experts[k];
-    const bool needed = source.present && (part.compare || !part.selected[k].Empty());
-    if (!needed) continue;
-    MERGEPIPE_RETURN_IF_ERROR(OpenExpert(k, source.file, part.compare ? compare_ : merge_,
-                                         part.compare ? compare_share_ : merge_share_));
+Result<SourceFiles::Handle> SourceFiles::Get(const Key& key, const SourceFile& source) {
+  const std::lock_guard lock(mutex_);
+  if (const auto known = by_key_.find(key); known != by_key_.end()) {
+    open_.splice(open_.begin(), open_, known->second);
+    return known->second->file;
   }
-  return {};
+  MERGEPIPE_ASSIGN_OR_RETURN(auto opened, OpenUnchanged(files_, source));
+  Handle file = Watched(key, source, std::move(opened));
+  open_.push_front({key, file});
+  by_key_[key] = open_.begin();
+  if (open_.size() > kMostOpen) {
+    by_key_.erase(open_.back().key);
+    open_.pop_back();
+  }
+  return file;
 }
 
-Status SourceFiles::OpenFor(const ScanPart& part) {
-  MERGEPIPE_RETURN_IF_ERROR(OpenBase(part.base.file));
-  for (size_t k = 0; k < part.experts.size(); ++k) {
-    if (!part.experts[k].present) continue;
-    MERGEPIPE_RETURN_IF_ERROR(OpenExpert(k, part.experts[k].file, merge_, merge_share_));
-  }
-  return {};
+Result<SourceFiles::Handle> SourceFiles::Base(uint32_t file) {
+  return Get({Use::kBase, 0, file}, base_list_[file]);
+}
+
+Result<SourceFiles::Handle> SourceFiles::BaseForCopying(uint32_t file) {
+  return Get({Use::kCopy, 0, file}, base_list_[file]);
+}
+
+Result<SourceFiles::Handle> SourceFiles::Expert(size_t expert, uint32_t file) {
+  return Get({Use::kMerge, expert, file}, expert_lists_[expert][file]);
+}
+
+Result<SourceFiles::Handle> SourceFiles::ExpertForComparing(size_t expert, uint32_t file) {
+  return Get({Use::kCompare, expert, file}, expert_lists_[expert][file]);
+}
+
+Result<SourceFiles::Handle> SourceFiles::Made(const SourceFile& file) {
+  return Get({Use::kMade, 0, 0}, file);
 }
 
 }  // namespace mergepipe

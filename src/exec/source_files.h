@@ -1,7 +1,10 @@
 #pragma once
 
 #include <atomic>
+#include <list>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "mergepipe/exec/scan.h"
@@ -16,43 +19,61 @@ struct ExpertShares {
   Bytes compare;  ///< for integer tensors
 };
 
-/// The inputs of a rank, opened when first needed and kept open. Base reads are counted; expert
-/// reads pass the gate of the rank's budget share. Thread-safe after OpenFor.
+/// The inputs of a rank. They are opened when first needed, checked to be what rank 0 saw, and
+/// closed again when many others were needed since. Base reads are counted; expert reads pass the
+/// gate of the rank's budget share. Thread-safe.
 class SourceFiles {
  public:
+  /// Keeps a file open while it is used.
+  using Handle = std::shared_ptr<ReadableFile>;
+
   /// The lists of files must outlive this.
   SourceFiles(FileSystem& files, const std::vector<SourceFile>& base,
               const std::vector<std::vector<SourceFile>>& experts, const ExpertShares& shares);
 
-  /// Opens what `part` reads. An input whose size or time is not what rank 0 saw is kBadInput.
-  Status OpenFor(const TensorPart& part);
-  Status OpenFor(const ScanPart& part);
-
-  ReadableFile& Base(uint32_t file) { return *base_[file]; }
+  /// An input whose size or time is not what rank 0 saw is kBadInput.
+  Result<Handle> Base(uint32_t file);
+  /// The base, for bytes that go from file to file: counted where this process has to read them.
+  Result<Handle> BaseForCopying(uint32_t file);
   /// Charged to the merge share.
-  ReadableFile& Expert(size_t expert, uint32_t file) { return *merge_[expert][file]; }
+  Result<Handle> Expert(size_t expert, uint32_t file);
   /// For comparing integer tensors; charged to the compare share.
-  ReadableFile& ExpertForComparing(size_t expert, uint32_t file) { return *compare_[expert][file]; }
+  Result<Handle> ExpertForComparing(size_t expert, uint32_t file);
+  /// What a sparse output has made.
+  Result<Handle> Made(const SourceFile& file);
 
   uint64_t base_bytes_read() const { return base_bytes_.load(); }
   uint64_t expert_bytes_read() const { return merge_share_.spent().count(); }
+  uint64_t made_bytes_read() const { return made_bytes_.load(); }
   uint64_t compare_bytes_read() const { return compare_share_.spent().count(); }
 
  private:
-  using Files = std::vector<std::unique_ptr<ReadableFile>>;
-  Result<std::unique_ptr<ReadableFile>> Open(const SourceFile& source);
-  Status OpenBase(uint32_t file);
-  Status OpenExpert(size_t expert, uint32_t file, std::vector<Files>& open, BudgetShare& share);
+  enum class Use { kBase, kCopy, kMerge, kCompare, kMade };
+  struct Key {
+    Use use;
+    size_t expert;
+    uint32_t file;
+    auto operator<=>(const Key&) const = default;
+  };
+  struct Open {
+    Key key;
+    Handle file;
+  };
+
+  Result<Handle> Get(const Key& key, const SourceFile& source);
+  std::unique_ptr<ReadableFile> Watched(const Key& key, const SourceFile& source,
+                                        std::unique_ptr<ReadableFile> file);
 
   FileSystem& files_;
   const std::vector<SourceFile>& base_list_;
   const std::vector<std::vector<SourceFile>>& expert_lists_;
   std::atomic<uint64_t> base_bytes_{0};
+  std::atomic<uint64_t> made_bytes_{0};
   BudgetShare merge_share_;
   BudgetShare compare_share_;
-  Files base_;
-  std::vector<Files> merge_;
-  std::vector<Files> compare_;
+  std::mutex mutex_;
+  std::list<Open> open_;  // the last used first
+  std::map<Key, std::list<Open>::iterator> by_key_;
 };
 
 }  // namespace mergepipe

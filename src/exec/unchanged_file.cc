@@ -9,7 +9,7 @@ Result<std::unique_ptr<ReadableFile>> OpenUnchanged(FileSystem& files, const Sou
                 "is not the file that its header was read from (size or time differ)",
                 "do not change inputs while they are in use; every host must see the same files");
   }
-  return files.OpenForReading(source.path);
+  return files.OpenForStreaming(source.path, TransferMode::kAuto);
 }
 
 }  // namespace mergepipe

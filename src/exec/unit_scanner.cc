@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "exec/direct_place.h"
 #include "exec/nonfinite_check.h"
 #include "exec/transfers.h"
 #include "mergepipe/kernels/nonfinite.h"
@@ -31,6 +32,18 @@ Status ReadPieces(ReadableFile& file, const SourceTensor& tensor, std::span<cons
   return ReadAll(runs, 1);  // one of many threads that scan
 }
 
+// The right to compute, for a while.
+class Computing {
+ public:
+  explicit Computing(std::counting_semaphore<>& free) : free_(free) { free_.acquire(); }
+  ~Computing() { free_.release(); }
+  Computing(const Computing&) = delete;
+  Computing& operator=(const Computing&) = delete;
+
+ private:
+  std::counting_semaphore<>& free_;
+};
+
 BlockStatistics StatisticsOf(const StoredElements& expert, const StoredElements& base) {
   const DeltaSums sums = SumDeltas(expert, base);
   BlockStatistics statistics;
@@ -46,7 +59,7 @@ BlockStatistics StatisticsOf(const StoredElements& expert, const StoredElements&
 
 UnitScanner::UnitScanner(const ScanSlice& slice, const ScanUnits& cut, SourceFiles& sources,
                          std::vector<ScanPartReport>& reports)
-    : slice_(slice), cut_(cut), sources_(sources), reports_(reports) {
+    : slice_(slice), cut_(cut), sources_(sources), reports_(reports), computing_(cut.computing) {
   reports_.resize(slice.parts.size());
   nonfinite_.resize(slice.parts.size());
   for (size_t p = 0; p < slice.parts.size(); ++p) {
@@ -70,14 +83,25 @@ Status UnitScanner::Scan(const ScanUnit& unit, std::span<std::byte> buffer) {
     pieces.push_back(PieceOf(slice_, part, cut_.blocks[unit.part][i]));
     elements += pieces.back().count;
   }
-  const auto base = buffer.first(elements * DTypeSize(part.base.dtype));
-  MERGEPIPE_RETURN_IF_ERROR(ReadPieces(sources_.Base(part.base.file), part.base, pieces, base));
-  TakeBase(unit, pieces, base);
+  const auto offset_in = [&](const SourceTensor& tensor) {
+    return tensor.offset + pieces.front().first * DTypeSize(tensor.dtype);
+  };
+  const size_t base_place = DirectPlace(offset_in(part.base), 0);
+  const auto base = buffer.subspan(base_place, elements * DTypeSize(part.base.dtype));
+  MERGEPIPE_ASSIGN_OR_RETURN(const auto base_file, sources_.Base(part.base.file));
+  MERGEPIPE_RETURN_IF_ERROR(ReadPieces(*base_file, part.base, pieces, base));
+  {
+    const Computing computing(computing_);
+    TakeBase(unit, pieces, base);
+  }
   for (size_t k = 0; k < part.experts.size(); ++k) {
     const SourceTensor& expert = part.experts[k];
     if (!expert.present) continue;
-    const auto stored = buffer.subspan(base.size(), elements * DTypeSize(expert.dtype));
-    MERGEPIPE_RETURN_IF_ERROR(ReadPieces(sources_.Expert(k, expert.file), expert, pieces, stored));
+    const auto stored = buffer.subspan(DirectPlace(offset_in(expert), base_place + base.size()),
+                                       elements * DTypeSize(expert.dtype));
+    MERGEPIPE_ASSIGN_OR_RETURN(const auto file, sources_.Expert(k, expert.file));
+    MERGEPIPE_RETURN_IF_ERROR(ReadPieces(*file, expert, pieces, stored));
+    const Computing computing(computing_);
     TakeExpert(unit, k, pieces, base, stored);
   }
   return {};
@@ -91,7 +115,9 @@ void UnitScanner::TakeBase(const ScanUnit& unit, std::span<const ScanPiece> piec
   if (statistics.empty()) return;
   for (size_t i = 0; i < pieces.size(); ++i) {
     const auto block = base.first(pieces[i].count * DTypeSize(dtype));
-    statistics[unit.begin + i] = {SumSquares({dtype, block}), HashBytes(block)};
+    const bool finite = CountNonFinite(dtype, block) == NonFinite();
+    statistics[unit.begin + i] = {SumSquares({dtype, block}),
+                                  finite ? HashBytes(block) : Hash128()};
     base = base.subspan(block.size());
   }
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <mutex>
+#include <semaphore>
 #include <span>
 #include <vector>
 
@@ -17,7 +18,9 @@ class UnitScanner {
   UnitScanner(const ScanSlice& slice, const ScanUnits& cut, SourceFiles& sources,
               std::vector<ScanPartReport>& reports);
 
-  /// `buffer` has the units' buffer_bytes.
+  /// Room in a buffer beyond the units' buffer_bytes: reads begin at their offset modulo 4 KiB.
+  static constexpr size_t kSlack = 3 * kDirectAlignment;
+  /// `buffer` has the units' buffer_bytes and kSlack, and begins at a multiple of 4 KiB.
   Status Scan(const ScanUnit& unit, std::span<std::byte> buffer);
 
   /// kBadInput with every tensor in which NaN or infinity was met, unless the slice allows them.
@@ -35,6 +38,7 @@ class UnitScanner {
   const ScanUnits& cut_;
   SourceFiles& sources_;
   std::vector<ScanPartReport>& reports_;
+  std::counting_semaphore<> computing_;  // free for those who may
   std::mutex mutex_;
   std::vector<std::vector<NonFiniteCount>> nonfinite_;  ///< by part and input; guarded by mutex_
 };

@@ -33,12 +33,18 @@ class GatedFileSystem final : public FileSystem {
     MERGEPIPE_ASSIGN_OR_RETURN(auto file, files_.OpenForReading(path));
     return GateReads(std::move(file), share_, 0);
   }
+  Result<std::unique_ptr<ReadableFile>> OpenForStreaming(const std::string& path,
+                                                         TransferMode mode) override {
+    MERGEPIPE_ASSIGN_OR_RETURN(auto file, files_.OpenForStreaming(path, mode));
+    return GateReads(std::move(file), share_, 0);
+  }
   Result<FileInfo> Stat(const std::string& path) override { return files_.Stat(path); }
   Result<bool> Exists(const std::string& path) override { return files_.Exists(path); }
   Result<std::vector<DirectoryEntry>> List(const std::string& path) override {
     return files_.List(path);
   }
   Result<uint64_t> FreeSpace(const std::string& path) override { return files_.FreeSpace(path); }
+  Result<DiskTraits> TraitsOf(const std::string& path) override { return files_.TraitsOf(path); }
 
   Result<std::unique_ptr<WritableFile>> Create(const std::string& path, uint64_t) override {
     return ReadOnly(path);
@@ -69,8 +75,8 @@ class GatedFileSystem final : public FileSystem {
 
 class CountedFile final : public ReadableFile {
  public:
-  CountedFile(std::unique_ptr<ReadableFile> file, std::atomic<uint64_t>& counter)
-      : file_(std::move(file)), counter_(counter) {}
+  CountedFile(std::unique_ptr<ReadableFile> file, std::atomic<uint64_t>& counter, bool copies)
+      : file_(std::move(file)), counter_(counter), copies_(copies) {}
 
   Status ReadAt(uint64_t offset, std::span<std::byte> out) override {
     counter_.fetch_add(out.size(), std::memory_order_relaxed);
@@ -78,10 +84,12 @@ class CountedFile final : public ReadableFile {
   }
   uint64_t size() const override { return file_->size(); }
   const std::string& path() const override { return file_->path(); }
+  int descriptor() const override { return copies_ ? file_->descriptor() : -1; }
 
  private:
   std::unique_ptr<ReadableFile> file_;
   std::atomic<uint64_t>& counter_;
+  bool copies_;
 };
 
 }  // namespace
@@ -111,7 +119,12 @@ std::unique_ptr<FileSystem> GateAllReads(FileSystem& files, BudgetShare& share) 
 
 std::unique_ptr<ReadableFile> CountReads(std::unique_ptr<ReadableFile> file,
                                          std::atomic<uint64_t>& counter) {
-  return std::make_unique<CountedFile>(std::move(file), counter);
+  return std::make_unique<CountedFile>(std::move(file), counter, false);
+}
+
+std::unique_ptr<ReadableFile> CountReadsButCopies(std::unique_ptr<ReadableFile> file,
+                                                  std::atomic<uint64_t>& counter) {
+  return std::make_unique<CountedFile>(std::move(file), counter, true);
 }
 
 }  // namespace mergepipe

@@ -11,38 +11,16 @@
 #include <memory>
 #include <utility>
 
+#include "io/descriptor.h"
+#include "io/disk_traits.h"
+#include "io/posix_readable_file.h"
+#include "io/posix_writable_file.h"
 #include "mergepipe/base/checked.h"
 #include "mergepipe/io/file.h"
 #include "mergepipe/io/publish.h"
 
 namespace mergepipe {
 namespace {
-
-// pread and pwrite transfer at most 0x7ffff000 bytes in one call.
-constexpr size_t kMaxTransfer = size_t{1} << 30;
-
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  Descriptor& operator=(Descriptor&&) = delete;
-  int get() const { return fd_; }
-  int Release() { return std::exchange(fd_, -1); }
-
- private:
-  int fd_;
-};
-
-int OpenRetrying(const std::string& path, int flags, mode_t mode = 0) {
-  int fd = -1;
-  do {
-    fd = ::open(path.c_str(), flags | O_CLOEXEC, mode);
-  } while (fd < 0 && errno == EINTR);
-  return fd;
-}
 
 FileKind KindOf(mode_t mode) {
   if (S_ISREG(mode)) return FileKind::kRegular;
@@ -59,78 +37,6 @@ FileInfo InfoOf(const struct stat& st) {
   info.device = st.st_dev;
   return info;
 }
-
-Error NotThere(const std::string& path) {
-  return Error(ErrorKind::kBadInput, path, "no such file or directory", "check the path");
-}
-
-class PosixReadableFile final : public ReadableFile {
- public:
-  PosixReadableFile(Descriptor fd, std::string path, uint64_t size)
-      : fd_(std::move(fd)), path_(std::move(path)), size_(size) {}
-
-  Status ReadAt(uint64_t offset, std::span<std::byte> out) override {
-    while (!out.empty()) {
-      const ssize_t got = ::pread(fd_.get(), out.data(), std::min(out.size(), kMaxTransfer),
-                                  static_cast<off_t>(offset));
-      if (got < 0 && errno == EINTR) continue;
-      if (got < 0) return tl::unexpected(SystemError(errno, path_, "read"));
-      if (got == 0) {
-        return Fail(
-            ErrorKind::kBadInput, path_,
-            "ends at byte " + std::to_string(offset) + ", before the data that it should hold",
-            "the file is truncated or was changed; fetch it again");
-      }
-      offset += static_cast<uint64_t>(got);
-      out = out.subspan(static_cast<size_t>(got));
-    }
-    return {};
-  }
-
-  uint64_t size() const override { return size_; }
-  const std::string& path() const override { return path_; }
-
- private:
-  Descriptor fd_;
-  std::string path_;
-  uint64_t size_;
-};
-
-class PosixWritableFile final : public WritableFile {
- public:
-  PosixWritableFile(Descriptor fd, std::string path) : fd_(std::move(fd)), path_(std::move(path)) {}
-
-  Status WriteAt(uint64_t offset, std::span<const std::byte> bytes) override {
-    while (!bytes.empty()) {
-      const ssize_t put = ::pwrite(fd_.get(), bytes.data(), std::min(bytes.size(), kMaxTransfer),
-                                   static_cast<off_t>(offset));
-      if (put < 0 && errno == EINTR) continue;
-      if (put < 0) return tl::unexpected(SystemError(errno, path_, "write"));
-      offset += static_cast<uint64_t>(put);
-      bytes = bytes.subspan(static_cast<size_t>(put));
-    }
-    return {};
-  }
-
-  Status Sync() override {
-    if (::fsync(fd_.get()) != 0) return tl::unexpected(SystemError(errno, path_, "sync"));
-    return {};
-  }
-
-  Status Close() override {
-    const int fd = fd_.Release();
-    if (fd >= 0 && ::close(fd) != 0 && errno != EINTR) {
-      return tl::unexpected(SystemError(errno, path_, "close"));
-    }
-    return {};
-  }
-
-  const std::string& path() const override { return path_; }
-
- private:
-  Descriptor fd_;
-  std::string path_;
-};
 
 // The lock file is removed while the lock is held; whoever then gets a lock on the removed file
 // sees that the name no longer leads to it and tries again.
@@ -149,32 +55,23 @@ class PosixFileLock final : public FileLock {
 class PosixFileSystemImpl final : public FileSystem {
  public:
   Result<std::unique_ptr<ReadableFile>> OpenForReading(const std::string& path) override {
-    // O_NONBLOCK: opening a pipe must not wait for its writer.
-    Descriptor fd(OpenRetrying(path, O_RDONLY | O_NONBLOCK));
-    if (fd.get() < 0) return tl::unexpected(OpenError(errno, path));
-    struct stat st {};
-    MERGEPIPE_RETURN_IF_ERROR(CheckRegular(fd.get(), path, &st));
-    return std::make_unique<PosixReadableFile>(std::move(fd), path,
-                                               static_cast<uint64_t>(st.st_size));
+    return OpenPosixForReading(path);
   }
-
+  Result<std::unique_ptr<ReadableFile>> OpenForStreaming(const std::string& path,
+                                                         TransferMode mode) override {
+    return OpenPosixForStreaming(path, mode);
+  }
   Result<std::unique_ptr<WritableFile>> Create(const std::string& path, uint64_t size) override {
-    Descriptor fd(OpenRetrying(path, O_RDWR | O_CREAT | O_EXCL, 0666));
-    if (fd.get() < 0) return tl::unexpected(SystemError(errno, path, "create"));
-    if (Status status = Allocate(fd.get(), path, size); !status) {
-      ::unlink(path.c_str());
-      return tl::unexpected(status.error());
-    }
-    return std::make_unique<PosixWritableFile>(std::move(fd), path);
+    return CreatePosix(path, size);
   }
-
   Result<std::unique_ptr<WritableFile>> OpenForWriting(const std::string& path) override {
-    Descriptor fd(OpenRetrying(path, O_WRONLY | O_NONBLOCK));
-    if (fd.get() < 0) return tl::unexpected(OpenError(errno, path));
-    struct stat st {};
-    MERGEPIPE_RETURN_IF_ERROR(CheckRegular(fd.get(), path, &st));
-    return std::make_unique<PosixWritableFile>(std::move(fd), path);
+    return OpenPosixForWriting(path);
   }
+  Result<std::unique_ptr<WritableFile>> OpenForWriting(const std::string& path,
+                                                       TransferMode mode) override {
+    return OpenPosixForWriting(path, mode);
+  }
+  Result<DiskTraits> TraitsOf(const std::string& path) override { return DiskTraitsOf(path); }
 
   Result<FileInfo> Stat(const std::string& path) override {
     struct stat st {};
@@ -280,39 +177,6 @@ class PosixFileSystemImpl final : public FileSystem {
   }
 
  private:
-  static Error OpenError(int error, const std::string& path) {
-    if (error == ENOENT || error == ENOTDIR || error == ELOOP) return NotThere(path);
-    if (error == ENXIO || error == EISDIR) {
-      return Error(ErrorKind::kBadInput, path, "is not a regular file", "check the path");
-    }
-    return SystemError(error, path, "open");
-  }
-
-  static Status CheckRegular(int fd, const std::string& path, struct stat* st) {
-    if (::fstat(fd, st) != 0) return tl::unexpected(SystemError(errno, path, "look up"));
-    if (!S_ISREG(st->st_mode)) {
-      return Fail(ErrorKind::kBadInput, path,
-                  S_ISDIR(st->st_mode) ? "is a directory, not a file" : "is not a regular file",
-                  "give a checkpoint directory or a weight file");
-    }
-    return {};
-  }
-
-  static Status Allocate(int fd, const std::string& path, uint64_t size) {
-    const auto length = Narrow<off_t>(size);
-    if (!length) return Fail(ErrorKind::kBadInput, path, "would be larger than a file can be");
-    if (*length == 0) return {};
-    int failed = 0;
-    do {
-      failed = ::fallocate(fd, 0, 0, *length);
-    } while (failed != 0 && errno == EINTR);
-    if (failed == 0) return {};
-    if (errno == EOPNOTSUPP || errno == ENOSYS) {
-      if (::ftruncate(fd, *length) == 0) return {};
-    }
-    return tl::unexpected(SystemError(errno, path, "allocate " + std::to_string(size) + " bytes"));
-  }
-
   static Status PlainRename(const std::string& from, const std::string& to) {
     if (::rename(from.c_str(), to.c_str()) != 0) {
       return tl::unexpected(SystemError(errno, to, "rename to it"));

@@ -133,6 +133,18 @@ HWY_INLINE bool IsFinite(typename Format::Bits bits) {
   return (bits & Format::kMagnitude) < Format::kInfinity;
 }
 
+template <class Format>
+HWY_INLINE typename Format::Bits LargestMagnitude(const std::byte* HWY_RESTRICT stored,
+                                                  size_t count) {
+  typename Format::Bits largest = 0;
+  for (size_t i = 0; i < count; ++i) {
+    const auto magnitude =
+        static_cast<typename Format::Bits>(Load<Format>(stored, i) & Format::kMagnitude);
+    largest = largest < magnitude ? magnitude : largest;
+  }
+  return largest;
+}
+
 // body(Format()) for the format of `dtype`.
 template <class Body>
 HWY_INLINE auto WithFormat(DType dtype, Body body) {

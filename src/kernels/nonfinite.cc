@@ -1,7 +1,5 @@
 #include "mergepipe/kernels/nonfinite.h"
 
-#include <algorithm>
-
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/nonfinite.cc"
 #include "hwy/foreach_target.h"
@@ -20,7 +18,9 @@ HWY_INLINE uint32_t ArithmeticBits(typename Format::Bits bits) {
   return AsBits(Format::ToFloat(bits));
 }
 
-// `count` < 2^32: narrow counters keep as many lanes as the elements have.
+// Elements that are looked at together. Narrow counters keep as many lanes as the elements have.
+constexpr size_t kCheckedRun = 8192;
+
 template <class Format>
 void Count(const std::byte* HWY_RESTRICT stored, size_t count, uint32_t* nan, uint32_t* inf) {
   uint32_t nans = 0;
@@ -34,9 +34,33 @@ void Count(const std::byte* HWY_RESTRICT stored, size_t count, uint32_t* nan, ui
   *inf = infs;
 }
 
-void CountAny(DType dtype, const std::byte* stored, size_t count, uint32_t* nan, uint32_t* inf) {
-  WithFormat(dtype,
-             [&](auto format) HWY_ATTR { Count<decltype(format)>(stored, count, nan, inf); });
+// Whether the arithmetic sees an infinity or a NaN.
+template <class Format>
+bool HasNonFinite(const std::byte* HWY_RESTRICT stored, size_t count) {
+  if constexpr (sizeof(typename Format::Bits) == 8) {
+    return true;
+  } else {
+    return LargestMagnitude<Format>(stored, count) >= Format::kInfinity;
+  }
+}
+
+template <class Format>
+void CountWhereNeeded(const std::byte* stored, size_t count, uint64_t* nan, uint64_t* inf) {
+  for (size_t begin = 0; begin < count; begin += kCheckedRun) {
+    const size_t length = count - begin < kCheckedRun ? count - begin : kCheckedRun;
+    const std::byte* run = stored + begin * sizeof(typename Format::Bits);
+    if (!HasNonFinite<Format>(run, length)) continue;
+    uint32_t nans = 0;
+    uint32_t infs = 0;
+    Count<Format>(run, length, &nans, &infs);
+    *nan += nans;
+    *inf += infs;
+  }
+}
+
+void CountAny(DType dtype, const std::byte* stored, size_t count, uint64_t* nan, uint64_t* inf) {
+  WithFormat(dtype, [&](auto format)
+                        HWY_ATTR { CountWhereNeeded<decltype(format)>(stored, count, nan, inf); });
 }
 
 }  // namespace
@@ -52,16 +76,9 @@ HWY_EXPORT(CountAny);
 NonFinite CountNonFinite(DType dtype, std::span<const std::byte> stored) {
   const size_t width = DTypeSize(dtype);
   RequireElements(dtype, stored, stored.size() / width);
-  constexpr size_t kChunk = size_t{1} << 30;
   NonFinite total;
-  while (!stored.empty()) {
-    const auto chunk = stored.first(std::min(stored.size(), kChunk * width));
-    uint32_t nan = 0;
-    uint32_t inf = 0;
-    HWY_DYNAMIC_DISPATCH(CountAny)(dtype, chunk.data(), chunk.size() / width, &nan, &inf);
-    total += {nan, inf};
-    stored = stored.subspan(chunk.size());
-  }
+  HWY_DYNAMIC_DISPATCH(CountAny)
+  (dtype, stored.data(), stored.size() / width, &total.nan, &total.inf);
   return total;
 }
 

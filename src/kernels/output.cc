@@ -1,6 +1,5 @@
 #include "mergepipe/kernels/output.h"
 
-#include <algorithm>
 #include <type_traits>
 
 #undef HWY_TARGET_INCLUDE
@@ -9,7 +8,7 @@
 #include "hwy/highway.h"
 
 #include "kernels/checks.h"
-#include "kernels/float_formats-inl.h"
+#include "kernels/vector_formats-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace mergepipe {
@@ -27,50 +26,150 @@ HWY_INLINE typename To::Bits Convert(typename From::Bits bits) {
   }
 }
 
-struct Made {
-  uint32_t nan = 0;
-  uint32_t inf = 0;
+// Elements that are worked on together, so that they are looked at again in the first-level cache.
+constexpr size_t kRun = 2048;
 
-  template <class Base, class Out>
-  HWY_INLINE void Count(typename Base::Bits before, typename Out::Bits after) {
-    const uint32_t finite = IsFinite<Base>(before) ? 1 : 0;
-    nan += finite & (IsNan<Out>(after) ? 1u : 0u);
-    inf += finite & (IsInf<Out>(after) ? 1u : 0u);
-  }
+struct Made {
+  uint64_t nan = 0;
+  uint64_t inf = 0;
 };
 
 template <class Base, class Out>
-Made Merge(const std::byte* HWY_RESTRICT stored, const float* HWY_RESTRICT values,
-           const float* HWY_RESTRICT delta, std::byte* HWY_RESTRICT out, size_t count) {
-  Made made;
+void CountMade(const std::byte* HWY_RESTRICT stored, const std::byte* HWY_RESTRICT out,
+               size_t count, Made& made) {
+  if (LargestMagnitude<Out>(out, count) < Out::kInfinity) return;
   for (size_t i = 0; i < count; ++i) {
+    if (!IsFinite<Base>(Load<Base>(stored, i))) continue;
+    const auto after = Load<Out>(out, i);
+    made.nan += IsNan<Out>(after) ? 1 : 0;
+    made.inf += IsInf<Out>(after) ? 1 : 0;
+  }
+}
+
+template <class Base, class Out>
+void MergeRun(const std::byte* HWY_RESTRICT stored, const float* HWY_RESTRICT delta,
+              std::byte* HWY_RESTRICT out, size_t begin, size_t count) {
+  for (size_t i = begin; i < count; ++i) {
     const auto before = Load<Base>(stored, i);
     const auto unchanged = Convert<Base, Out>(before);
-    const auto changed = Out::FromFloat(values[i] + delta[i]);
-    const auto after = delta[i] == 0.0f ? unchanged : changed;
-    Store<Out>(after, out, i);
-    made.Count<Base, Out>(before, after);
+    const auto changed = Out::FromFloat(Base::ToFloat(before) + delta[i]);
+    Store<Out>(delta[i] == 0.0f ? unchanged : changed, out, i);
   }
-  return made;
 }
 
 template <class From, class To>
-Made ConvertRun(const std::byte* HWY_RESTRICT stored, std::byte* HWY_RESTRICT out, size_t count) {
-  Made made;
-  for (size_t i = 0; i < count; ++i) {
-    const auto before = Load<From>(stored, i);
-    const auto after = Convert<From, To>(before);
-    Store<To>(after, out, i);
-    made.Count<From, To>(before, after);
-  }
-  return made;
+void ConvertRun(const std::byte* HWY_RESTRICT stored, std::byte* HWY_RESTRICT out, size_t begin,
+                size_t count) {
+  for (size_t i = begin; i < count; ++i)
+    Store<To>(Convert<From, To>(Load<From>(stored, i)), out, i);
 }
 
-void MergeAny(DType base_dtype, const std::byte* stored, const float* values, const float* delta,
-              DType out_dtype, std::byte* out, size_t count, NonFinite* result) {
+#if HWY_TARGET != HWY_SCALAR
+
+// As BF16::FromFloat, but what a NaN becomes is given.
+template <class Bits>
+HWY_INLINE Bits RoundToBf16(FloatTag d, FloatVector value, Bits nan) {
+  const hn::RebindToUnsigned<FloatTag> du;
+  const auto bits = hn::BitCast(du, value);
+  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1u));
+  const auto rounded =
+      hn::ShiftRight<16>(hn::Add(bits, hn::Add(odd, hn::Set(du, uint32_t{0x7fff}))));
+  return hn::IfThenElse(hn::RebindMask(du, hn::Eq(value, value)), rounded, nan);
+}
+
+// As MergeRun; how many elements were made, the others being too few for a vector.
+template <class Base>
+size_t MergeToBf16(const std::byte* HWY_RESTRICT stored, const float* HWY_RESTRICT delta,
+                   std::byte* HWY_RESTRICT out, size_t count) {
+  const FloatTag d;
+  const hn::RebindToUnsigned<FloatTag> du;
+  const hn::Rebind<uint16_t, FloatTag> d16;
+  const size_t whole = count / kVectorStep * kVectorStep;
+  for (size_t i = 0; i < whole; i += hn::Lanes(d)) {
+    const auto before = LoadFloats<Base>(d, stored, i);
+    const auto change = hn::LoadU(d, delta + i);
+    const auto same = hn::Eq(change, hn::Zero(d));
+    const auto value = hn::IfThenElse(same, before, hn::Add(before, change));
+    auto nan = hn::Set(du, uint32_t{0x7fc0});
+    if constexpr (std::is_same_v<Base, BF16>) {
+      nan = hn::IfThenElse(hn::RebindMask(du, same), hn::ShiftRight<16>(hn::BitCast(du, before)),
+                           nan);
+    }
+    hn::StoreU(hn::TruncateTo(d16, RoundToBf16(d, value, nan)), d16,
+               reinterpret_cast<uint16_t*>(out) + i);
+  }
+  return whole;
+}
+
+template <class From>
+size_t ConvertToBf16(const std::byte* HWY_RESTRICT stored, std::byte* HWY_RESTRICT out,
+                     size_t count) {
+  const FloatTag d;
+  const hn::RebindToUnsigned<FloatTag> du;
+  const hn::Rebind<uint16_t, FloatTag> d16;
+  const auto nan = hn::Set(du, uint32_t{0x7fc0});
+  const size_t whole = count / kVectorStep * kVectorStep;
+  for (size_t i = 0; i < whole; i += hn::Lanes(d)) {
+    const auto bits = RoundToBf16(d, LoadFloats<From>(d, stored, i), nan);
+    hn::StoreU(hn::TruncateTo(d16, bits), d16, reinterpret_cast<uint16_t*>(out) + i);
+  }
+  return whole;
+}
+
+#else
+
+template <class Base>
+size_t MergeToBf16(const std::byte*, const float*, std::byte*, size_t) {
+  return 0;
+}
+
+template <class From>
+size_t ConvertToBf16(const std::byte*, std::byte*, size_t) {
+  return 0;
+}
+
+#endif
+
+template <class Format>
+constexpr bool kHasVectors = !std::is_same_v<Format, F64>;
+
+template <class Base, class Out>
+void MergeAll(const std::byte* stored, const float* delta, std::byte* out, size_t count,
+              Made& made) {
+  for (size_t begin = 0; begin < count; begin += kRun) {
+    const size_t length = count - begin < kRun ? count - begin : kRun;
+    const std::byte* from = stored + begin * sizeof(typename Base::Bits);
+    std::byte* to = out + begin * sizeof(typename Out::Bits);
+    size_t whole = 0;
+    if constexpr (std::is_same_v<Out, BF16> && kHasVectors<Base>) {
+      whole = MergeToBf16<Base>(from, delta + begin, to, length);
+    }
+    MergeRun<Base, Out>(from, delta + begin, to, whole, length);
+    CountMade<Base, Out>(from, to, length, made);
+  }
+}
+
+template <class From, class To>
+void ConvertAll(const std::byte* stored, std::byte* out, size_t count, Made& made) {
+  for (size_t begin = 0; begin < count; begin += kRun) {
+    const size_t length = count - begin < kRun ? count - begin : kRun;
+    const std::byte* from = stored + begin * sizeof(typename From::Bits);
+    std::byte* to = out + begin * sizeof(typename To::Bits);
+    size_t whole = 0;
+    if constexpr (std::is_same_v<To, BF16> && kHasVectors<From> && !std::is_same_v<From, To>) {
+      whole = ConvertToBf16<From>(from, to, length);
+    }
+    ConvertRun<From, To>(from, to, whole, length);
+    if constexpr (!std::is_same_v<From, To>) CountMade<From, To>(from, to, length, made);
+  }
+}
+
+void MergeAny(DType base_dtype, const std::byte* stored, const float* delta, DType out_dtype,
+              std::byte* out, size_t count, NonFinite* result) {
   WithFormat(base_dtype, [&](auto base) HWY_ATTR {
     WithFormat(out_dtype, [&](auto to) HWY_ATTR {
-      const Made made = Merge<decltype(base), decltype(to)>(stored, values, delta, out, count);
+      Made made;
+      MergeAll<decltype(base), decltype(to)>(stored, delta, out, count, made);
       *result = {made.nan, made.inf};
     });
   });
@@ -80,7 +179,8 @@ void ConvertAny(DType dtype, const std::byte* stored, DType out_dtype, std::byte
                 NonFinite* result) {
   WithFormat(dtype, [&](auto from) HWY_ATTR {
     WithFormat(out_dtype, [&](auto to) HWY_ATTR {
-      const Made made = ConvertRun<decltype(from), decltype(to)>(stored, out, count);
+      Made made;
+      ConvertAll<decltype(from), decltype(to)>(stored, out, count, made);
       *result = {made.nan, made.inf};
     });
   });
@@ -93,40 +193,19 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace mergepipe {
-namespace {
-
-// Runs below 2^32 elements: the loops count in 32 bits, to keep as many lanes as the elements have.
-constexpr size_t kRun = size_t{1} << 30;
-
-// Sum over the runs of `count` elements of body(first, length).
-template <class Body>
-NonFinite ForEachRun(size_t count, Body body) {
-  NonFinite total;
-  for (size_t first = 0; first < count; first += kRun) {
-    total += body(first, std::min(kRun, count - first));
-  }
-  return total;
-}
-
-}  // namespace
 
 HWY_EXPORT(MergeAny);
 HWY_EXPORT(ConvertAny);
 
-NonFinite WriteMerged(const BaseElements& base, std::span<const float> merged_delta,
+NonFinite WriteMerged(const StoredElements& base, std::span<const float> merged_delta,
                       DType out_dtype, std::span<std::byte> out) {
   const size_t count = merged_delta.size();
-  RequireElements(base.dtype, base.stored, count);
+  RequireElements(base.dtype, base.bytes, count);
   RequireElements(out_dtype, out, count);
-  Require(base.values.size() == count);
-  return ForEachRun(count, [&](size_t first, size_t length) {
-    NonFinite made;
-    HWY_DYNAMIC_DISPATCH(MergeAny)
-    (base.dtype, base.stored.data() + first * DTypeSize(base.dtype), base.values.data() + first,
-     merged_delta.data() + first, out_dtype, out.data() + first * DTypeSize(out_dtype), length,
-     &made);
-    return made;
-  });
+  NonFinite made;
+  HWY_DYNAMIC_DISPATCH(MergeAny)
+  (base.dtype, base.bytes.data(), merged_delta.data(), out_dtype, out.data(), count, &made);
+  return made;
 }
 
 NonFinite ConvertStored(DType dtype, std::span<const std::byte> stored, DType out_dtype,
@@ -134,13 +213,10 @@ NonFinite ConvertStored(DType dtype, std::span<const std::byte> stored, DType ou
   const size_t count = stored.size() / DTypeSize(dtype);
   RequireElements(dtype, stored, count);
   RequireElements(out_dtype, out, count);
-  return ForEachRun(count, [&](size_t first, size_t length) {
-    NonFinite made;
-    HWY_DYNAMIC_DISPATCH(ConvertAny)
-    (dtype, stored.data() + first * DTypeSize(dtype), out_dtype,
-     out.data() + first * DTypeSize(out_dtype), length, &made);
-    return made;
-  });
+  NonFinite made;
+  HWY_DYNAMIC_DISPATCH(ConvertAny)
+  (dtype, stored.data(), out_dtype, out.data(), count, &made);
+  return made;
 }
 
 }  // namespace mergepipe

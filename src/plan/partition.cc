@@ -18,29 +18,60 @@ TensorRange WholeTensor(const Plan& plan, uint32_t tensor) {
   return {tensor, BlockIndex(0), BlockIndex(plan.tensors[tensor].Blocks(plan.options.block_size))};
 }
 
-// RangeCost of one block, without looking at the others.
-uint64_t BlockCost(const Plan& plan, const PlannedTensor& tensor, BlockIndex block) {
-  uint64_t per_element = DTypeSize(tensor.dtype) + DTypeSize(tensor.out_dtype);
-  for (size_t k = 0; k < tensor.sources.size(); ++k) {
-    const uint64_t size = DTypeSize(tensor.sources[k].dtype);
-    if (tensor.selected[k].Contains(block)) per_element += size * tensor.reads;
-    if (tensor.compare && tensor.sources[k].present) per_element += size;
+bool MakesAllBlocks(PlanWork work) { return work != PlanWork::kSparseMerge; }
+
+// What an element of any block of the tensor costs.
+uint64_t ElementCost(const PlannedTensor& tensor, PlanWork work) {
+  const uint64_t base = DTypeSize(tensor.dtype);
+  uint64_t cost = MakesAllBlocks(work) ? base + DTypeSize(tensor.out_dtype) : 0;
+  if (!tensor.compare || work == PlanWork::kMaterialize) return cost;
+  if (!MakesAllBlocks(work)) cost += base;
+  for (const ExpertSource& source : tensor.sources) {
+    if (source.present) cost += DTypeSize(source.dtype);
   }
-  return per_element * tensor.BlockElements(block, plan.options.block_size);
+  return cost;
 }
 
-// The first block of `tensor` whose end reaches `cost` (measured from the tensor's start), rounded
-// to the nearer boundary.
-BlockIndex CutInside(const Plan& plan, uint32_t tensor, uint64_t cost) {
-  const TensorRange whole = WholeTensor(plan, tensor);
-  uint64_t sum = 0;
-  for (BlockIndex block(0); block < whole.end; ++block) {
-    const uint64_t block_cost = BlockCost(plan, plan.tensors[tensor], block);
-    if (sum + block_cost >= cost)
-      return cost - sum < block_cost - (cost - sum) ? block : BlockIndex(block.value + 1);
-    sum += block_cost;
+// What an element of a touched block costs beyond that, the experts apart.
+uint64_t TouchedElementCost(const PlannedTensor& tensor, PlanWork work) {
+  switch (work) {
+    case PlanWork::kMerge: return 0;
+    case PlanWork::kSparseMerge: return DTypeSize(tensor.dtype) + DTypeSize(tensor.out_dtype);
+    case PlanWork::kMaterialize: return DTypeSize(tensor.out_dtype);
   }
-  return whole.end;
+  return 0;
+}
+
+// RangeCost of each block of a tensor.
+std::vector<uint64_t> BlockCosts(const Plan& plan, const PlannedTensor& tensor, PlanWork work) {
+  const uint64_t block_size = plan.options.block_size;
+  std::vector<uint64_t> costs(tensor.Blocks(block_size), ElementCost(tensor, work));
+  const auto add = [&](const BlockSet& blocks, uint64_t cost) {
+    if (cost == 0) return;
+    blocks.ForEachRun([&](BlockIndex begin, BlockIndex end) {
+      for (uint64_t b = begin.value; b < end.value; ++b) costs[b] += cost;
+    });
+  };
+  if (const uint64_t cost = TouchedElementCost(tensor, work); cost > 0)
+    add(tensor.Touched(block_size), cost);
+  if (work != PlanWork::kMaterialize) {
+    for (size_t k = 0; k < tensor.selected.size(); ++k)
+      add(tensor.selected[k], DTypeSize(tensor.sources[k].dtype) * tensor.reads);
+  }
+  for (uint64_t b = 0; b < costs.size(); ++b)
+    costs[b] *= tensor.BlockElements(BlockIndex(b), block_size);
+  return costs;
+}
+
+// The boundary between blocks that is nearest to `cost`, measured from the tensor's start.
+BlockIndex CutInside(const std::vector<uint64_t>& costs, uint64_t cost) {
+  uint64_t sum = 0;
+  for (uint64_t block = 0; block < costs.size(); ++block) {
+    if (sum + costs[block] >= cost)
+      return BlockIndex(cost - sum < costs[block] - (cost - sum) ? block : block + 1);
+    sum += costs[block];
+  }
+  return BlockIndex(costs.size());
 }
 
 struct Cut {
@@ -49,17 +80,18 @@ struct Cut {
   auto operator<=>(const Cut&) const = default;
 };
 
+// Finds where the slices begin; quick if it is asked in ascending order.
 class Cutter {
  public:
-  Cutter(const Plan& plan, int ranks) : plan_(plan), ranks_(static_cast<uint64_t>(ranks)) {
+  Cutter(const Plan& plan, int ranks, PlanWork work)
+      : plan_(plan), work_(work), ranks_(static_cast<uint64_t>(ranks)) {
     tensor_begin_.push_back(0);
     for (uint32_t t = 0; t < plan.tensors.size(); ++t) {
-      tensor_begin_.push_back(tensor_begin_.back() + RangeCost(plan, WholeTensor(plan, t)));
+      tensor_begin_.push_back(tensor_begin_.back() + RangeCost(plan, WholeTensor(plan, t), work));
     }
   }
 
-  // Where the slice of `rank` begins.
-  Cut Begin(uint64_t rank) const {
+  Cut Begin(uint64_t rank) {
     const auto tensors = static_cast<uint32_t>(plan_.tensors.size());
     if (rank == 0) return {};
     if (rank == ranks_) return {tensors, BlockIndex(0)};
@@ -71,15 +103,26 @@ class Cutter {
     const auto tensor = static_cast<uint32_t>(after - tensor_begin_.begin() - 1);
     if (target - tensor_begin_[tensor] <= slack) return {tensor, BlockIndex(0)};
     if (*after - target <= slack) return {tensor + 1, BlockIndex(0)};
-    const BlockIndex block = CutInside(plan_, tensor, target - tensor_begin_[tensor]);
+    const BlockIndex block = CutInside(CostsOf(tensor), target - tensor_begin_[tensor]);
     const bool at_end = block == WholeTensor(plan_, tensor).end;
     return at_end ? Cut{tensor + 1, BlockIndex(0)} : Cut{tensor, block};
   }
 
  private:
+  // Several ranks may begin in one tensor.
+  const std::vector<uint64_t>& CostsOf(uint32_t tensor) {
+    if (costs_.empty() || costs_of_ != tensor)
+      costs_ = BlockCosts(plan_, plan_.tensors[tensor], work_);
+    costs_of_ = tensor;
+    return costs_;
+  }
+
   const Plan& plan_;
+  PlanWork work_;
   uint64_t ranks_;
   std::vector<uint64_t> tensor_begin_;  // cost before each tensor, and the total
+  uint32_t costs_of_ = 0;
+  std::vector<uint64_t> costs_;  // of the blocks of that tensor; empty at first
 };
 
 PlanSlice SliceBetween(const Plan& plan, const Cut& begin, const Cut& end) {
@@ -120,16 +163,20 @@ uint64_t RangeCompareBytes(const Plan& plan, const TensorRange& range) {
                                 DTypeSize(tensor.dtype));
 }
 
-uint64_t RangeCost(const Plan& plan, const TensorRange& range) {
+uint64_t RangeCost(const Plan& plan, const TensorRange& range, PlanWork work) {
   const PlannedTensor& tensor = plan.tensors[range.tensor];
-  const uint64_t base_and_output =
-      BytesBetween(tensor, range.begin, range.end, plan.options.block_size,
-                   DTypeSize(tensor.dtype) + DTypeSize(tensor.out_dtype));
-  return base_and_output + RangeMergeBytes(plan, range) + RangeCompareBytes(plan, range);
+  const uint64_t block_size = plan.options.block_size;
+  uint64_t cost =
+      BytesBetween(tensor, range.begin, range.end, block_size, ElementCost(tensor, work));
+  if (const uint64_t touched = TouchedElementCost(tensor, work); touched > 0) {
+    const BlockSet blocks = tensor.Touched(block_size).Within(range.begin, range.end);
+    cost += tensor.ElementsOf(blocks, block_size) * touched;
+  }
+  return work == PlanWork::kMaterialize ? cost : cost + RangeMergeBytes(plan, range);
 }
 
-std::vector<PlanSlice> PartitionPlan(const Plan& plan, int ranks) {
-  const Cutter cutter(plan, ranks);
+std::vector<PlanSlice> PartitionPlan(const Plan& plan, int ranks, PlanWork work) {
+  Cutter cutter(plan, ranks, work);
   std::vector<PlanSlice> slices;
   Cut begin = cutter.Begin(0);
   for (int rank = 1; rank <= ranks; ++rank) {
@@ -137,7 +184,25 @@ std::vector<PlanSlice> PartitionPlan(const Plan& plan, int ranks) {
     slices.push_back(SliceBetween(plan, begin, end));
     begin = end;
   }
+  std::stable_partition(slices.begin(), slices.end(),
+                        [](const PlanSlice& slice) { return !slice.ranges.empty(); });
   return slices;
+}
+
+std::map<uint32_t, TensorSharing> FindSharing(const std::vector<PlanSlice>& slices) {
+  std::map<uint32_t, TensorSharing> sharing;
+  for (size_t rank = 0; rank < slices.size(); ++rank) {
+    for (const TensorRange& range : slices[rank].ranges) {
+      const auto [it, first] = sharing.try_emplace(range.tensor);
+      if (first) it->second.first_rank = static_cast<int>(rank);
+      it->second.last_rank = static_cast<int>(rank);
+    }
+  }
+  uint32_t shared = 0;
+  for (auto& [tensor, ranks] : sharing) {
+    if (ranks.shared()) ranks.ordinal = shared++;
+  }
+  return sharing;
 }
 
 }  // namespace mergepipe

@@ -3,6 +3,7 @@
 #include <chrono>
 
 #include "mergepipe/plan/planner.h"
+#include "run/host_inputs.h"
 #include "run/statistics_steps.h"
 
 namespace mergepipe {
@@ -27,6 +28,7 @@ class Analysis {
     return {};
   }
 
+  const ResolvedInputs& inputs() const { return inputs_; }
   ScanSteps* steps() { return steps_.get(); }
   const ScanPartitioner* partitioner() const { return partitioner_.get(); }
 
@@ -76,6 +78,8 @@ Result<AnalyzeOutcome> RunAnalyze(FileSystem& files, Communicator& communicator,
   MERGEPIPE_RETURN_IF_ERROR(
       communicator.Agree(root ? root->Prepare(communicator.size()) : Status()));
   std::vector<PlanningIo> read(static_cast<size_t>(communicator.size()));
+  MERGEPIPE_RETURN_IF_ERROR(
+      CheckInputsOnHosts(files, communicator, root ? &root->inputs() : nullptr, UINT64_MAX, &read));
   MERGEPIPE_RETURN_IF_ERROR(ScanOnAll(files, communicator, options.limits,
                                       root ? root->steps() : nullptr,
                                       root ? root->partitioner() : nullptr, read));

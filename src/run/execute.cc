@@ -7,6 +7,8 @@
 #include "mergepipe/manifest/run_folder.h"
 #include "mergepipe/plan/plan_codec.h"
 #include "run/expected.h"
+#include "run/gather.h"
+#include "run/host_inputs.h"
 #include "run/slices.h"
 #include "run/staging.h"
 
@@ -21,6 +23,8 @@ struct RootState {
   std::unique_ptr<RunFolder> folder;
   Manifest manifest;  // grows from the side files on
   std::vector<std::string> slices;
+  DiskTraits input_disk;
+  DiskTraits output_disk;
 };
 
 std::string ModelIdOf(const MergeTarget& target) {
@@ -64,7 +68,7 @@ Status AddSideFiles(FileSystem& files, RootState& state) {
 }
 
 // Everything that can fail before weights are read fails here, not after the hours of a merge.
-Status Prepare(FileSystem& files, int ranks, RootState& state) {
+Status Prepare(FileSystem& files, RootState& state) {
   const ExecuteRequest& request = state.request;
   MERGEPIPE_ASSIGN_OR_RETURN(state.layout, LayOut(request));
   MERGEPIPE_ASSIGN_OR_RETURN(
@@ -80,12 +84,23 @@ Status Prepare(FileSystem& files, int ranks, RootState& state) {
   state.folder = std::make_unique<RunFolder>(std::move(folder));
   state.manifest.run_id = state.folder->run_id();
   MERGEPIPE_RETURN_IF_ERROR(state.folder->Write(kPlanName, request.planned.plan_text));
-  const SliceContext context{request.inputs,
-                             state.layout,
-                             state.staging->directory(),
-                             request.target.form,
-                             request.sparse ? &*request.sparse : nullptr,
-                             request.statistics.get()};
+  return {};
+}
+
+Status CutSlices(FileSystem& files, const Gathering& gathering, int ranks, RootState& state) {
+  const ExecuteRequest& request = state.request;
+  const std::string& staging = state.staging->directory();
+  MERGEPIPE_ASSIGN_OR_RETURN(state.output_disk, files.TraitsOf(staging));
+  MERGEPIPE_ASSIGN_OR_RETURN(state.input_disk,
+                             files.TraitsOf(request.inputs.base.record.layout.path));
+  const SliceContext context{.inputs = request.inputs,
+                             .layout = state.layout,
+                             .staging = staging,
+                             .form = request.target.form,
+                             .gather_to_root = gathering.to_root,
+                             .copies_known_blocks = state.output_disk.copies && !gathering.to_root,
+                             .sparse = request.sparse ? &*request.sparse : nullptr,
+                             .statistics = request.statistics.get()};
   MERGEPIPE_ASSIGN_OR_RETURN(state.slices, MakeSlices(request.planned.plan, context, ranks));
   return {};
 }
@@ -191,7 +206,7 @@ Status PublishOutput(FileSystem& files, RootState& state) {
 
 // The output is complete and in place: what fails from here on is told, and does not undo it.
 void RecordRun(FileSystem& files, const ExecuteRequest& request, const Manifest& manifest,
-               RunFolder& folder, std::vector<SliceReport> reports, MergeOutcome& outcome) {
+               RunFolder& folder, const std::vector<SliceReport>& reports, MergeOutcome& outcome) {
   const auto tell = [&](const Status& status, const std::string& what) {
     if (!status)
       outcome.warnings.push_back("the output is complete, but " + what + ": " +
@@ -200,7 +215,7 @@ void RecordRun(FileSystem& files, const ExecuteRequest& request, const Manifest&
   const RunMeta meta{
       folder.run_id(),      request.command_line, AbsolutePath(request.target.directory),
       request.started_at,   TimestampUtc(),       0,
-      outcome.plan_seconds, outcome.exec_seconds, std::move(reports)};
+      outcome.plan_seconds, outcome.exec_seconds, reports};
   tell(folder.Write(kMetaName, SerializeMeta(meta)), "meta.json could not be written");
   tell(RecordInCatalog(files, request, manifest, folder, outcome.warnings),
        "the catalog could not record it");
@@ -218,6 +233,8 @@ Status Finish(FileSystem& files, RootState& state, const std::vector<std::string
   outcome.run_id = state.folder->run_id();
   outcome.run_directory = state.folder->path();
   outcome.plan_id = PlanIdOf(state.manifest.plan_hash);
+  outcome.input_disk = state.input_disk;
+  outcome.output_disk = state.output_disk;
   outcome.plan_seconds = request.planned.seconds;
   outcome.exec_seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -226,17 +243,24 @@ Status Finish(FileSystem& files, RootState& state, const std::vector<std::string
   if (const std::string& leftover = state.staging->leftover(); !leftover.empty()) {
     outcome.warnings.push_back("the replaced output could not be removed: " + leftover);
   }
-  RecordRun(files, request, state.manifest, *state.folder, std::move(reports), outcome);
+  for (SliceReport& report : reports) report.parts.clear();  // they are in the manifest
+  RecordRun(files, request, state.manifest, *state.folder, reports, outcome);
+  outcome.ranks = std::move(reports);
   outcome.manifest = std::move(state.manifest);
   return {};
 }
 
 // `root` is rank 0's and null elsewhere.
-Result<MergeOutcome> ExecutePlan(FileSystem& files, Communicator& communicator, RootState* root,
-                                 const ExecLimits& limits) {
+Result<MergeOutcome> ExecutePlan(FileSystem& files, Communicator& communicator, GatherMode gather,
+                                 const ExecLimits& limits, RootState* root) {
   const auto start = std::chrono::steady_clock::now();
-  MERGEPIPE_RETURN_IF_ERROR(
-      communicator.Agree(root != nullptr ? Prepare(files, communicator.size(), *root) : Status()));
+  MERGEPIPE_RETURN_IF_ERROR(communicator.Agree(root != nullptr ? Prepare(files, *root) : Status()));
+  MERGEPIPE_ASSIGN_OR_RETURN(
+      const Gathering gathering,
+      DecideGathering(files, communicator, gather,
+                      root != nullptr ? root->staging->directory() : std::string()));
+  MERGEPIPE_RETURN_IF_ERROR(communicator.Agree(
+      root != nullptr ? CutSlices(files, gathering, communicator.size(), *root) : Status()));
 
   const Result<Slice> slice = ParseSlice(
       communicator.Scatter(root != nullptr ? std::move(root->slices) : std::vector<std::string>()));
@@ -247,14 +271,36 @@ Result<MergeOutcome> ExecutePlan(FileSystem& files, Communicator& communicator, 
   const std::vector<std::string> reports = communicator.Gather(SerializeReport(report));
 
   MergeOutcome outcome;
+  outcome.gathered_by_root = gathering.to_root;
+  outcome.blind_hosts = gathering.blind_hosts;
   MERGEPIPE_RETURN_IF_ERROR(communicator.Agree(
       root != nullptr ? Finish(files, *root, reports, start, outcome) : Status()));
   return outcome;
 }
 
+// Bytes of the budget that the plan leaves.
+uint64_t RoomOf(const Plan& plan) {
+  const auto budget = plan.options.budget_bytes;
+  if (!budget) return UINT64_MAX;
+  return *budget > plan.PlannedBytes() ? *budget - plan.PlannedBytes() : 0;
+}
+
+Status CheckHosts(FileSystem& files, Communicator& communicator, ExecuteRequest* request) {
+  const auto compared =
+      CheckInputsOnHosts(files, communicator, request != nullptr ? &request->inputs : nullptr,
+                         request != nullptr ? RoomOf(request->planned.plan) : 0,
+                         request != nullptr ? &request->planned.read : nullptr);
+  if (compared && !*compared && request != nullptr) {
+    request->planned.warnings.emplace_back(
+        "the budget leaves no room to compare the inputs' bytes on the other hosts: only their "
+        "sizes and times were");
+  }
+  return compared ? Status() : Status(tl::unexpected(compared.error()));
+}
+
 }  // namespace
 
-Result<MergeOutcome> ExecuteOnAll(FileSystem& files, Communicator& communicator,
+Result<MergeOutcome> ExecuteOnAll(FileSystem& files, Communicator& communicator, GatherMode gather,
                                   const ExecLimits& limits,
                                   const std::function<Result<ExecuteRequest>()>& prepare) {
   std::optional<ExecuteRequest> request;
@@ -268,9 +314,10 @@ Result<MergeOutcome> ExecuteOnAll(FileSystem& files, Communicator& communicator,
     }
   }
   MERGEPIPE_RETURN_IF_ERROR(communicator.Agree(status));
-  if (!request) return ExecutePlan(files, communicator, nullptr, limits);
-  RootState root{*request, {}, nullptr, nullptr, {}, {}};
-  return ExecutePlan(files, communicator, &root, limits);
+  MERGEPIPE_RETURN_IF_ERROR(CheckHosts(files, communicator, request ? &*request : nullptr));
+  if (!request) return ExecutePlan(files, communicator, gather, limits, nullptr);
+  RootState root{*request, {}, nullptr, nullptr, {}, {}, {}, {}};
+  return ExecutePlan(files, communicator, gather, limits, &root);
 }
 
 }  // namespace mergepipe

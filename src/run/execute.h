@@ -26,8 +26,9 @@ struct ExecuteRequest {
 };
 
 /// Merges, publishes and records what `prepare` gives on rank 0 (it is not called elsewhere).
-/// Collective; the outcome is rank 0's, an error is everyone's.
-Result<MergeOutcome> ExecuteOnAll(FileSystem& files, Communicator& communicator,
+/// Collective, with the same `gather` on all ranks; the outcome is rank 0's, an error is
+/// everyone's.
+Result<MergeOutcome> ExecuteOnAll(FileSystem& files, Communicator& communicator, GatherMode gather,
                                   const ExecLimits& limits,
                                   const std::function<Result<ExecuteRequest>()>& prepare);
 

@@ -128,7 +128,7 @@ Result<ExecuteRequest> PrepareMaterialize(FileSystem& files, const MaterializeOp
 
 Result<MergeOutcome> RunMaterialize(FileSystem& files, Communicator& communicator,
                                     const MaterializeOptions& options) {
-  return ExecuteOnAll(files, communicator, options.limits,
+  return ExecuteOnAll(files, communicator, options.target.gather, options.limits,
                       [&] { return PrepareMaterialize(files, options); });
 }
 

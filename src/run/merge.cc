@@ -35,6 +35,16 @@ Status CheckAllRegistered(const ResolvedInputs& inputs) {
   return {};
 }
 
+// Before anything is read, a probe included. How large a sparse output is only the plan says.
+Status CheckTarget(FileSystem& files, const MergeOptions& options, const ResolvedInputs& inputs) {
+  MERGEPIPE_RETURN_IF_ERROR(Staging::CheckTarget(files, options.target, inputs.Paths()));
+  if (options.target.form == OutputForm::kSparse) return {};
+  MERGEPIPE_ASSIGN_OR_RETURN(
+      const OutputLayout layout,
+      ComputeOutputLayout(inputs.base.record.layout, options.plan.out_dtype));
+  return Staging::CheckSpace(files, options.target, layout);
+}
+
 }  // namespace
 
 Result<PlannedMerge> PlanMerge(FileSystem& files, Communicator& communicator,
@@ -52,11 +62,12 @@ Result<MergeOutcome> RunMerge(FileSystem& files, Communicator& communicator,
   MERGEPIPE_ASSIGN_OR_RETURN(
       std::optional<Planned> planned,
       PlanOnAll(files, communicator, options, [&](const ResolvedInputs& inputs) {
-        return Staging::CheckTarget(files, options.target, inputs.Paths());
+        return CheckTarget(files, options, inputs);
       }));
-  return ExecuteOnAll(files, communicator, options.limits, [&]() -> Result<ExecuteRequest> {
-    return RequestFor(options, std::move(*planned), std::move(started_at));
-  });
+  return ExecuteOnAll(files, communicator, options.target.gather, options.limits,
+                      [&]() -> Result<ExecuteRequest> {
+                        return RequestFor(options, std::move(*planned), std::move(started_at));
+                      });
 }
 
 Result<std::vector<SweepPoint>> SweepMerge(FileSystem& files, const MergeOptions& options,

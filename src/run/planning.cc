@@ -4,6 +4,7 @@
 
 #include "mergepipe/plan/plan_codec.h"
 #include "mergepipe/strategy/strategy.h"
+#include "run/host_inputs.h"
 #include "run/statistics_steps.h"
 
 namespace mergepipe {
@@ -32,6 +33,7 @@ class Planning {
     return {};
   }
 
+  const ResolvedInputs& inputs() const { return planned_.inputs; }
   ScanSteps* steps() { return steps_.get(); }
   const ScanPartitioner* partitioner() const { return partitioner_.get(); }
 
@@ -151,6 +153,8 @@ Result<std::optional<Planned>> PlanOnAll(
   communicator.Broadcast(scan);
   std::vector<PlanningIo> read(static_cast<size_t>(communicator.size()));
   if (!scan.empty()) {
+    MERGEPIPE_RETURN_IF_ERROR(
+        CheckInputsOnHosts(files, communicator, root ? &root->inputs() : nullptr, 0, nullptr));
     MERGEPIPE_RETURN_IF_ERROR(ScanOnAll(files, communicator, options.limits,
                                         root ? root->steps() : nullptr,
                                         root ? root->partitioner() : nullptr, read));

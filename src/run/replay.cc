@@ -81,7 +81,7 @@ Result<ExecuteRequest> PrepareReplay(FileSystem& files, const ReplayOptions& opt
 
 Result<MergeOutcome> RunReplay(FileSystem& files, Communicator& communicator,
                                const ReplayOptions& options) {
-  return ExecuteOnAll(files, communicator, options.limits,
+  return ExecuteOnAll(files, communicator, options.target.gather, options.limits,
                       [&] { return PrepareReplay(files, options); });
 }
 

@@ -59,6 +59,29 @@ Result<std::vector<std::string>> ScanStep(FileSystem& files, Communicator& commu
   return communicator.Gather(SerializeScanReport(report));
 }
 
+// How far all steps have come, from how far the slice of rank 0 in the step at hand has.
+class AllSteps final : public ProgressListener {
+ public:
+  AllSteps(ProgressListener* listener, uint64_t total) : listener_(listener), total_(total) {}
+
+  void StartStep(uint64_t bytes) {
+    before_ += step_;
+    step_ = bytes;
+  }
+
+  void Update(uint64_t done, uint64_t total) override {
+    if (listener_ == nullptr || total == 0) return;
+    const double share = static_cast<double>(done) / static_cast<double>(total);
+    listener_->Update(before_ + static_cast<uint64_t>(share * static_cast<double>(step_)), total_);
+  }
+
+ private:
+  ProgressListener* listener_;
+  uint64_t total_;
+  uint64_t before_ = 0;
+  uint64_t step_ = 0;
+};
+
 }  // namespace
 
 ScanPartitioner::ScanPartitioner(const ResolvedInputs& inputs, const Plan& matched, bool probe,
@@ -67,10 +90,10 @@ ScanPartitioner::ScanPartitioner(const ResolvedInputs& inputs, const Plan& match
   common_.block_size = matched.options.block_size;
   common_.probe = probe;
   common_.allow_nonfinite = allow_nonfinite;
-  common_.base_files = SourceFilesOf(inputs.base.record.layout);
+  base_files_ = SourceFilesOf(inputs.base.record.layout);
   for (const ResolvedModel& expert : inputs.experts) {
     common_.expert_ids.push_back(expert.record.id);
-    common_.expert_files.push_back(SourceFilesOf(expert.record.layout));
+    expert_files_.push_back(SourceFilesOf(expert.record.layout));
     expert_tensors_.push_back(IndexTensors(expert.record.layout));
   }
 }
@@ -113,12 +136,16 @@ uint64_t ScanPartitioner::Cost(const WantedTensor& wanted) const {
   return cost;
 }
 
+uint64_t ScanPartitioner::Cost(const std::vector<WantedTensor>& wanted) const {
+  uint64_t cost = 0;
+  for (const WantedTensor& tensor : wanted) cost += Cost(tensor);
+  return cost;
+}
+
 std::vector<ScanSlice> ScanPartitioner::Cut(const std::vector<WantedTensor>& wanted,
                                             int ranks) const {
   std::vector<ScanSlice> slices(static_cast<size_t>(ranks), common_);
-  uint64_t total = 0;
-  for (const WantedTensor& tensor : wanted) total += Cost(tensor);
-  const uint64_t share = std::max<uint64_t>(1, CeilDivide(total, slices.size()));
+  const uint64_t share = std::max<uint64_t>(1, CeilDivide(Cost(wanted), slices.size()));
   uint64_t before = 0;
   for (const WantedTensor& tensor : wanted) {
     const ScanPart part = PartOf(tensor);
@@ -130,18 +157,23 @@ std::vector<ScanSlice> ScanPartitioner::Cut(const std::vector<WantedTensor>& wan
     });
   }
   for (ScanSlice& slice : slices) {
+    AddUsedFiles(base_files_, expert_files_, slice);
     for (const ScanPart& part : slice.parts) slice.expert_share += ScanExpertBytes(slice, part);
   }
   return slices;
 }
 
-Status ScanOnAll(FileSystem& files, Communicator& communicator, const ExecLimits& limits,
-                 ScanSteps* steps, const ScanPartitioner* partitioner,
-                 std::vector<PlanningIo>& read) {
+Status ScanOnAll(FileSystem& files, Communicator& communicator, ExecLimits limits, ScanSteps* steps,
+                 const ScanPartitioner* partitioner, std::vector<PlanningIo>& read) {
   if (steps != nullptr) read.resize(static_cast<size_t>(communicator.size()));
+  AllSteps progress(limits.progress, steps != nullptr ? steps->TotalBytes() : 0);
+  limits.progress = &progress;
   for (;;) {
     std::vector<WantedTensor> wanted;
-    if (steps != nullptr) wanted = steps->Next();
+    if (steps != nullptr) {
+      wanted = steps->Next();
+      progress.StartStep(partitioner->Cost(wanted));
+    }
     std::string more = wanted.empty() ? "" : "more";
     communicator.Broadcast(more);
     if (more.empty()) return {};

@@ -29,6 +29,7 @@ class ScanPartitioner {
   std::vector<ScanSlice> Cut(const std::vector<WantedTensor>& wanted, int ranks) const;
   /// Bytes of base and experts that `wanted` reads.
   uint64_t Cost(const WantedTensor& wanted) const;
+  uint64_t Cost(const std::vector<WantedTensor>& wanted) const;
 
  private:
   ScanPart PartOf(const WantedTensor& wanted) const;
@@ -36,7 +37,9 @@ class ScanPartitioner {
 
   const ResolvedInputs& inputs_;
   const Plan& matched_;
-  ScanSlice common_;
+  ScanSlice common_;  // without parts and their files
+  std::vector<SourceFile> base_files_;
+  std::vector<std::vector<SourceFile>> expert_files_;
   std::vector<TensorsByName> expert_tensors_;
 };
 
@@ -51,6 +54,8 @@ struct ScannedTensor {
 class ScanSteps {
  public:
   virtual ~ScanSteps() = default;
+  /// What all steps read together.
+  virtual uint64_t TotalBytes() const = 0;
   /// Tensors of the next step, ascending; none when all is done.
   virtual std::vector<WantedTensor> Next() = 0;
   /// Takes what the step gave.
@@ -59,8 +64,7 @@ class ScanSteps {
 
 /// Takes statistics on all ranks, step by step. Collective; `steps` and `partitioner` are rank 0's
 /// and null elsewhere. Adds what each rank read to `read` (on rank 0).
-Status ScanOnAll(FileSystem& files, Communicator& communicator, const ExecLimits& limits,
-                 ScanSteps* steps, const ScanPartitioner* partitioner,
-                 std::vector<PlanningIo>& read);
+Status ScanOnAll(FileSystem& files, Communicator& communicator, ExecLimits limits, ScanSteps* steps,
+                 const ScanPartitioner* partitioner, std::vector<PlanningIo>& read);
 
 }  // namespace mergepipe

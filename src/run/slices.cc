@@ -1,34 +1,14 @@
 #include "run/slices.h"
 
-#include <map>
-
 #include "run/known_blocks.h"
 #include "run/source_tables.h"
 
 namespace mergepipe {
 namespace {
 
-// Which ranks share a tensor, and its place among the shared ones.
-struct Sharing {
-  int first_rank = 0;
-  int last_rank = 0;
-  uint32_t ordinal = 0;
-};
-
-std::map<uint32_t, Sharing> FindSharing(const std::vector<PlanSlice>& slices) {
-  std::map<uint32_t, Sharing> sharing;
-  for (size_t rank = 0; rank < slices.size(); ++rank) {
-    for (const TensorRange& range : slices[rank].ranges) {
-      const auto [it, first] = sharing.try_emplace(range.tensor);
-      if (first) it->second.first_rank = static_cast<int>(rank);
-      it->second.last_rank = static_cast<int>(rank);
-    }
-  }
-  uint32_t shared = 0;
-  for (auto& [tensor, ranks] : sharing) {
-    if (ranks.first_rank != ranks.last_rank) ranks.ordinal = shared++;
-  }
-  return sharing;
+PlanWork WorkOf(const SliceContext& context) {
+  if (context.sparse != nullptr) return PlanWork::kMaterialize;
+  return context.form == OutputForm::kSparse ? PlanWork::kSparseMerge : PlanWork::kMerge;
 }
 
 class SliceBuilder {
@@ -38,10 +18,12 @@ class SliceBuilder {
     common_.block_size = plan.options.block_size;
     common_.strategy = plan.options.strategy;
     common_.form = context.form;
+    common_.gather_to_root = context.gather_to_root;
+    common_.copies_known_blocks = context.copies_known_blocks;
     common_.allow_nonfinite = plan.options.allow_nonfinite;
-    common_.base_files = SourceFilesOf(context.inputs.base.record.layout);
+    base_files_ = SourceFilesOf(context.inputs.base.record.layout);
     for (const ResolvedModel& expert : context.inputs.experts) {
-      common_.expert_files.push_back(SourceFilesOf(expert.record.layout));
+      expert_files_.push_back(SourceFilesOf(expert.record.layout));
       common_.expert_ids.push_back(expert.record.id);
       expert_tensors_.push_back(IndexTensors(expert.record.layout));
     }
@@ -50,11 +32,11 @@ class SliceBuilder {
       common_.output_files.push_back(JoinPath(context.staging, file.name));
   }
 
-  Result<Slice> Build(const PlanSlice& ranges, const std::map<uint32_t, Sharing>& sharing) {
+  Result<Slice> Build(const PlanSlice& ranges, const std::map<uint32_t, TensorSharing>& sharing) {
     Slice slice = common_;
     for (const TensorRange& range : ranges.ranges) {
       MERGEPIPE_ASSIGN_OR_RETURN(TensorPart part, MakePart(range));
-      const Sharing& ranks = sharing.at(range.tensor);
+      const TensorSharing& ranks = sharing.at(range.tensor);
       part.first_rank = ranks.first_rank;
       part.last_rank = ranks.last_rank;
       part.shared_ordinal = ranks.ordinal;
@@ -63,6 +45,7 @@ class SliceBuilder {
       slice.merge_share += RangeMergeBytes(plan_, range);
       slice.compare_share += RangeCompareBytes(plan_, range);
     }
+    AddUsedFiles(base_files_, expert_files_, slice);
     return slice;
   }
 
@@ -118,7 +101,9 @@ class SliceBuilder {
   const Plan& plan_;
   const SliceContext& context_;
   KnownBlocks known_;
-  Slice common_;
+  Slice common_;  // without parts and their files
+  std::vector<SourceFile> base_files_;
+  std::vector<std::vector<SourceFile>> expert_files_;
   std::vector<TensorsByName> expert_tensors_;
 };
 
@@ -126,10 +111,10 @@ class SliceBuilder {
 
 Result<std::vector<std::string>> MakeSlices(const Plan& plan, const SliceContext& context,
                                             int ranks) {
-  const std::vector<PlanSlice> ranges = PartitionPlan(plan, ranks);
+  const std::vector<PlanSlice> ranges = PartitionPlan(plan, ranks, WorkOf(context));
   const auto sharing = FindSharing(ranges);
   SliceBuilder builder(plan, context);
-  std::vector<std::string> slices;  // one Slice at a time: their file tables are large
+  std::vector<std::string> slices;
   for (const PlanSlice& slice : ranges) {
     MERGEPIPE_ASSIGN_OR_RETURN(const Slice built, builder.Build(slice, sharing));
     slices.push_back(SerializeSlice(built));

@@ -15,6 +15,15 @@ SourceTensor SourceOf(const TensorInfo& tensor) {
   return {true, tensor.dtype, tensor.file, tensor.offset};
 }
 
+SourceTensor UsedFiles::Use(SourceTensor tensor) {
+  if (!tensor.present) return tensor;
+  const auto [place, added] =
+      places_.try_emplace(tensor.file, static_cast<uint32_t>(files_.size()));
+  if (added) files_.push_back((*all_)[tensor.file]);
+  tensor.file = place->second;
+  return tensor;
+}
+
 TensorsByName IndexTensors(const ModelLayout& layout) {
   TensorsByName by_name;
   for (const TensorInfo& tensor : layout.tensors) by_name.emplace(tensor.name, &tensor);

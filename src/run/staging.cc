@@ -13,7 +13,7 @@ namespace {
 // Side files, index and records come on top of the weights.
 constexpr uint64_t kSpaceForTheRest = 16 * kMiB;
 
-Status CheckSpace(FileSystem& files, const std::string& parent, const OutputLayout& layout) {
+Status CheckSpaceOf(FileSystem& files, const std::string& parent, const OutputLayout& layout) {
   uint64_t needed = kSpaceForTheRest;
   for (const OutputFile& file : layout.files) needed += file.size;
   MERGEPIPE_ASSIGN_OR_RETURN(const uint64_t free, files.FreeSpace(parent));
@@ -112,6 +112,11 @@ Status Staging::CheckOptions(FileSystem& files, const MergeTarget& target) {
   return CheckTarget(files, target, {});
 }
 
+Status Staging::CheckSpace(FileSystem& files, const MergeTarget& target,
+                           const OutputLayout& layout) {
+  return CheckSpaceOf(files, ParentPath(AbsolutePath(target.directory)), layout);
+}
+
 Result<std::unique_ptr<Staging>> Staging::Create(FileSystem& files, const MergeTarget& target,
                                                  const std::string& plan_id,
                                                  const OutputLayout& layout) {
@@ -122,7 +127,7 @@ Result<std::unique_ptr<Staging>> Staging::Create(FileSystem& files, const MergeT
   MERGEPIPE_RETURN_IF_ERROR(SettleExchange(files, paths));
   // Left by a killed run of the same plan: its lock is free, so nobody is writing there.
   MERGEPIPE_RETURN_IF_ERROR(files.Remove(paths.staging));
-  MERGEPIPE_RETURN_IF_ERROR(CheckSpace(files, paths.parent, layout));
+  MERGEPIPE_RETURN_IF_ERROR(CheckSpaceOf(files, paths.parent, layout));
   staging->created_ = true;
   MERGEPIPE_RETURN_IF_ERROR(files.CreateDirectories(paths.staging));
   for (const OutputFile& file : layout.files) {

@@ -25,6 +25,10 @@ class Staging {
   /// What can be said before the inputs are known: the model id, and the target without `inputs`.
   static Status CheckOptions(FileSystem& files, const MergeTarget& target);
 
+  /// kNoSpace if the disk of the target cannot hold such an output.
+  static Status CheckSpace(FileSystem& files, const MergeTarget& target,
+                           const OutputLayout& layout);
+
   /// Locks the target and makes the directory with all weight files, headers written, at full size.
   /// kNoSpace if the disk cannot hold them.
   static Result<std::unique_ptr<Staging>> Create(FileSystem& files, const MergeTarget& target,

@@ -28,6 +28,7 @@ class StatisticsSteps final : public ScanSteps {
                                                         const ScanPartitioner& partitioner,
                                                         const StatisticsWish& wish, int ranks);
 
+  uint64_t TotalBytes() const override { return partitioner_.Cost(wanted_); }
   std::vector<WantedTensor> Next() override;
   /// kBadInput if an input changed since it was resolved: then its statistics are worth nothing.
   Status Store(std::vector<ScannedTensor> tensors) override;

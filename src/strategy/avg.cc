@@ -1,5 +1,3 @@
-#include <array>
-
 #include "mergepipe/kernels/avg.h"
 #include "strategy/block_local.h"
 #include "strategy/coefficients.h"
@@ -15,24 +13,18 @@ class AvgMerge final : public BlockLocalMerge {
   AvgMerge(std::vector<float> coefficients, float lambda)
       : coefficients_(std::move(coefficients)), lambda_(lambda) {}
 
-  void Apply(const BlockDeltas& block, std::span<float> merged) const override {
-    ForEachTile(block.size(), [&](uint64_t begin, size_t length) {
-      ApplyTile(block, begin, merged.subspan(begin, length));
+  void Apply(const BlockDeltas& block, TileSink& sink) const override {
+    std::vector<AvgInput> inputs(block.experts().size());
+    ForEachMergedTile(block.size(), sink, [&](uint64_t begin, std::span<float> merged) {
+      for (size_t slot = 0; slot < inputs.size(); ++slot) {
+        inputs[slot] = {Part(block.stored(slot), begin, merged.size()),
+                        coefficients_[block.experts()[slot].value]};
+      }
+      MergeAvg(Part(block.base(), begin, merged.size()), inputs, lambda_, merged);
     });
   }
 
  private:
-  void ApplyTile(const BlockDeltas& block, uint64_t begin, std::span<float> merged) const {
-    alignas(64) std::array<float, kTile> storage;
-    const auto delta = std::span(storage).first(merged.size());
-    std::ranges::fill(merged, 0.0f);
-    for (size_t slot = 0; slot < block.experts().size(); ++slot) {
-      block.Delta(slot, begin, delta);
-      AddScaled(coefficients_[block.experts()[slot].value], delta, merged);
-    }
-    Scale(lambda_, merged);
-  }
-
   std::vector<float> coefficients_;
   float lambda_;
 };
@@ -42,6 +34,7 @@ class Avg final : public Strategy {
   explicit Avg(StrategyOptions options) : options_(std::move(options)) {}
 
   int ObservationRounds() const override { return 0; }
+  uint64_t StatisticsBytes() const override { return 0; }
   std::unique_ptr<TensorMerge> StartTensor(const TensorContext&) const override {
     return std::make_unique<AvgMerge>(Coefficients(options_), static_cast<float>(options_.lambda));
   }

@@ -11,23 +11,22 @@ class EmptyStatistics : public TensorStatistics {
 
 }  // namespace
 
-std::unique_ptr<TensorStatistics> BlockLocalMerge::NewStatistics(int) const {
+std::unique_ptr<TensorStatistics> BlockLocalMerge::NewStatistics() const {
   return std::make_unique<EmptyStatistics>();
 }
 
 Result<std::unique_ptr<TensorStatistics>> BlockLocalMerge::ParseStatistics(
-    int, std::string_view bytes) const {
+    std::string_view bytes) const {
   if (!bytes.empty()) {
     return Fail(ErrorKind::kInternal, "strategy", "statistics of a strategy that has none");
   }
   return std::make_unique<EmptyStatistics>();
 }
 
-void BlockLocalMerge::Observe(int, const BlockDeltas&, TensorStatistics&) const {}
+void BlockLocalMerge::Observe(const BlockDeltas&, TensorStatistics&) const {}
 
-Status BlockLocalMerge::Finish(int round, const TensorStatistics&) {
-  return Fail(ErrorKind::kInternal, "strategy",
-              "round " + std::to_string(round) + " of a strategy that has none");
+Status BlockLocalMerge::Finish(const TensorStatistics&) {
+  return Fail(ErrorKind::kInternal, "strategy", "a round of a strategy that has none");
 }
 
 }  // namespace mergepipe

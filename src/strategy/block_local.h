@@ -8,11 +8,11 @@ namespace mergepipe {
 /// observing does nothing, and ending a round is a defect.
 class BlockLocalMerge : public TensorMerge {
  public:
-  std::unique_ptr<TensorStatistics> NewStatistics(int round) const final;
-  Result<std::unique_ptr<TensorStatistics>> ParseStatistics(int round,
-                                                            std::string_view bytes) const final;
-  void Observe(int round, const BlockDeltas& block, TensorStatistics& statistics) const final;
-  Status Finish(int round, const TensorStatistics& statistics) final;
+  bool WantsRound() const final { return false; }
+  std::unique_ptr<TensorStatistics> NewStatistics() const final;
+  Result<std::unique_ptr<TensorStatistics>> ParseStatistics(std::string_view bytes) const final;
+  void Observe(const BlockDeltas& block, TensorStatistics& statistics) const final;
+  Status Finish(const TensorStatistics& statistics) final;
 };
 
 }  // namespace mergepipe

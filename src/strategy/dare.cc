@@ -38,24 +38,23 @@ class DareMerge final : public BlockLocalMerge {
         keep_{DrawLimit(options.density), static_cast<float>(options.density)},
         key_(TensorKey(options.seed, tensor)) {}
 
-  void Apply(const BlockDeltas& block, std::span<float> merged) const override {
-    ForEachTile(block.size(), [&](uint64_t begin, size_t length) {
-      ApplyTile(block, begin, merged.subspan(begin, length));
+  void Apply(const BlockDeltas& block, TileSink& sink) const override {
+    ForEachMergedTile(block.size(), sink, [&](uint64_t begin, std::span<float> merged) {
+      ApplyTile(block, begin, merged);
     });
   }
 
  private:
   void ApplyTile(const BlockDeltas& block, uint64_t begin, std::span<float> merged) const {
-    alignas(64) std::array<float, kTile> delta_storage;
-    alignas(64) std::array<uint32_t, kTile> draw_storage;
-    const auto delta = std::span(delta_storage).first(merged.size());
-    const auto draws = std::span(draw_storage).first(merged.size());
+    alignas(64) std::array<uint32_t, kTile> storage;
+    const auto draws = std::span(storage).first(merged.size());
+    const StoredElements base = Part(block.base(), begin, merged.size());
     std::ranges::fill(merged, 0.0f);
     for (size_t slot = 0; slot < block.experts().size(); ++slot) {
       const uint32_t expert = block.experts()[slot].value;
-      block.Delta(slot, begin, delta);
       DrawElements(key_, expert, block.first_element() + begin, draws);
-      AddRescaled(keep_, draws, coefficients_[expert], delta, merged);
+      AddRescaled(keep_, draws, coefficients_[expert],
+                  Part(block.stored(slot), begin, merged.size()), base, merged);
     }
     Scale(lambda_, merged);
   }
@@ -71,6 +70,7 @@ class Dare final : public Strategy {
   explicit Dare(StrategyOptions options) : options_(std::move(options)) {}
 
   int ObservationRounds() const override { return 0; }
+  uint64_t StatisticsBytes() const override { return 0; }
   std::unique_ptr<TensorMerge> StartTensor(const TensorContext& tensor) const override {
     return std::make_unique<DareMerge>(options_, tensor.name);
   }

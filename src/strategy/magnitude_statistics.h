@@ -29,7 +29,8 @@ class MagnitudeStatistics final : public TensorStatistics {
   void Append(const TensorStatistics& next) override;
   std::string Serialize() const override;
 
-  void Count(ExpertIndex expert, const MagnitudeDigit& digit, std::span<const float> delta);
+  void Count(ExpertIndex expert, const MagnitudeDigit& digit, const StoredElements& stored,
+             const StoredElements& base);
   /// Empty if nothing was counted.
   std::span<const uint64_t> Bins(ExpertIndex expert) const { return counts_[expert.value]; }
   /// Sum of the bins, or nothing if it overflows.

@@ -1,16 +1,13 @@
-#include <fmt/format.h>
-
 #include <algorithm>
-#include <array>
 #include <bit>
 #include <cmath>
 
-#include "mergepipe/kernels/magnitude.h"
 #include "mergepipe/kernels/ties.h"
 #include "strategy/block_local.h"
-#include "strategy/magnitude_statistics.h"
+#include "strategy/magnitude_sample.h"
 #include "strategy/option_checks.h"
 #include "strategy/rows.h"
+#include "strategy/threshold_search.h"
 #include "strategy/tiles.h"
 
 namespace mergepipe {
@@ -28,39 +25,24 @@ class Election {
   explicit Election(const StrategyOptions& options)
       : weights_(options.weights.begin(), options.weights.end()),
         lambda_(static_cast<float>(options.lambda)),
-        normalize_(options.normalize) {}
+        election_(options.normalize ? TiesElection::kMean : TiesElection::kSum) {}
 
   // `thresholds` by slot of `block`.
-  void Apply(const BlockDeltas& block, std::span<const float> thresholds,
-             std::span<float> merged) const {
-    ForEachTile(block.size(), [&](uint64_t begin, size_t length) {
-      ApplyTile(block, thresholds, begin, merged.subspan(begin, length));
+  void Apply(const BlockDeltas& block, std::span<const float> thresholds, TileSink& sink) const {
+    std::vector<TiesInput> inputs(block.experts().size());
+    ForEachMergedTile(block.size(), sink, [&](uint64_t begin, std::span<float> merged) {
+      for (size_t slot = 0; slot < inputs.size(); ++slot) {
+        inputs[slot] = {Part(block.stored(slot), begin, merged.size()), thresholds[slot],
+                        weights_[block.experts()[slot].value]};
+      }
+      MergeTies(Part(block.base(), begin, merged.size()), inputs, election_, lambda_, merged);
     });
   }
 
  private:
-  void ApplyTile(const BlockDeltas& block, std::span<const float> thresholds, uint64_t begin,
-                 std::span<float> merged) const {
-    alignas(64) std::array<float, kTile> delta_storage;
-    alignas(64) std::array<std::array<float, kTile>, 5> storage{};
-    const size_t length = merged.size();
-    const auto delta = std::span(delta_storage).first(length);
-    const auto sum = [&](size_t i) { return std::span(storage[i]).first(length); };
-    const TiesSums sums{sum(0), sum(1), sum(2), sum(3), sum(4)};
-    for (size_t slot = 0; slot < block.experts().size(); ++slot) {
-      block.Delta(slot, begin, delta);
-      AddTrimmed(thresholds[slot], weights_[block.experts()[slot].value], delta, sums);
-    }
-    if (normalize_) {
-      ElectMean(sums, lambda_, merged);
-    } else {
-      ElectSum(sums, lambda_, merged);
-    }
-  }
-
   std::vector<float> weights_;
   float lambda_;
-  bool normalize_;
+  TiesElection election_;
 };
 
 class BlockTies final : public BlockLocalMerge {
@@ -68,14 +50,13 @@ class BlockTies final : public BlockLocalMerge {
   explicit BlockTies(const StrategyOptions& options)
       : election_(options), density_(options.density) {}
 
-  void Apply(const BlockDeltas& block, std::span<float> merged) const override {
+  void Apply(const BlockDeltas& block, TileSink& sink) const override {
     std::vector<float> thresholds;
     for (size_t slot = 0; slot < block.experts().size(); ++slot) {
-      const auto delta = merged;  // not needed yet, and as long as the block
-      block.Delta(slot, 0, delta);
-      thresholds.push_back(LargestMagnitude(delta, KeptRank(density_, block.size())));
+      thresholds.push_back(
+          std::bit_cast<float>(BlockMagnitude(block, slot, KeptRank(density_, block.size()))));
     }
-    election_.Apply(block, thresholds, merged);
+    election_.Apply(block, thresholds, sink);
   }
 
  private:
@@ -83,108 +64,57 @@ class BlockTies final : public BlockLocalMerge {
   double density_;
 };
 
-// Where an expert's threshold lies, as far as the finished rounds tell. It is 0, and needs no more
-// rounds, if the rank is beyond what was observed: the rest are blocks known equal to the base.
-struct Threshold {
-  bool is_zero = false;
-  uint32_t bits = 0;    // the digits found so far
-  uint64_t rank = 0;    // among the values with these digits
-  uint64_t values = 0;  // how many there are
-};
+RankedTensor Ranked(const TensorContext& tensor, double density) {
+  RankedTensor ranked{std::string(tensor.name), {}, {}};
+  for (const uint64_t selected : tensor.selected_elements) {
+    ranked.selected.push_back(selected);
+    ranked.ranks.push_back(KeptRank(density, selected));
+  }
+  return ranked;
+}
 
 class TensorTies final : public TensorMerge {
  public:
   TensorTies(const StrategyOptions& options, const TensorContext& tensor)
       : election_(options),
-        tensor_(tensor.name),
-        selected_(tensor.selected_elements.begin(), tensor.selected_elements.end()),
-        thresholds_(selected_.size()) {
-    for (size_t k = 0; k < selected_.size(); ++k) {
-      thresholds_[k].rank = KeptRank(options.density, selected_[k]);
-    }
-  }
+        search_(tensor.held ? SearchBySample(Ranked(tensor, options.density))
+                            : SearchByHistogram(Ranked(tensor, options.density))) {}
 
-  std::unique_ptr<TensorStatistics> NewStatistics(int round) const override {
-    return std::make_unique<MagnitudeStatistics>(selected_.size(), Digit(round, 0).bins());
+  bool WantsRound() const override { return search_->WantsRound(); }
+  std::unique_ptr<TensorStatistics> NewStatistics() const override {
+    return search_->NewStatistics();
   }
-
-  Result<std::unique_ptr<TensorStatistics>> ParseStatistics(int round,
-                                                            std::string_view bytes) const override {
-    return MagnitudeStatistics::Parse(Digit(round, 0).bins(), selected_, bytes);
+  Result<std::unique_ptr<TensorStatistics>> ParseStatistics(std::string_view bytes) const override {
+    return search_->ParseStatistics(bytes);
   }
-
-  void Observe(int round, const BlockDeltas& block, TensorStatistics& statistics) const override {
-    auto& magnitudes = static_cast<MagnitudeStatistics&>(statistics);
-    alignas(64) std::array<float, kTile> storage;
-    for (size_t slot = 0; slot < block.experts().size(); ++slot) {
-      const ExpertIndex expert = block.experts()[slot];
-      const Threshold& threshold = thresholds_[expert.value];
-      if (threshold.is_zero) continue;
-      ForEachTile(block.size(), [&](uint64_t begin, size_t length) {
-        const auto delta = std::span(storage).first(length);
-        block.Delta(slot, begin, delta);
-        magnitudes.Count(expert, Digit(round, threshold.bits), delta);
-      });
-    }
+  void Observe(const BlockDeltas& block, TensorStatistics& statistics) const override {
+    search_->Observe(block, statistics);
   }
+  Status Finish(const TensorStatistics& statistics) override { return search_->Finish(statistics); }
 
-  Status Finish(int round, const TensorStatistics& statistics) override {
-    const auto& magnitudes = static_cast<const MagnitudeStatistics&>(statistics);
-    for (uint32_t k = 0; k < selected_.size(); ++k) {
-      MERGEPIPE_RETURN_IF_ERROR(FinishExpert(round, ExpertIndex(k), magnitudes));
-    }
-    return {};
-  }
-
-  void Apply(const BlockDeltas& block, std::span<float> merged) const override {
+  void Apply(const BlockDeltas& block, TileSink& sink) const override {
     std::vector<float> thresholds;
     for (const ExpertIndex expert : block.experts()) {
-      thresholds.push_back(std::bit_cast<float>(thresholds_[expert.value].bits));
+      thresholds.push_back(search_->Threshold(expert));
     }
-    election_.Apply(block, thresholds, merged);
+    election_.Apply(block, thresholds, sink);
   }
 
  private:
-  static MagnitudeDigit Digit(int round, uint32_t prefix) {
-    return round == 0 ? MagnitudeDigit{15, 16, 0} : MagnitudeDigit{0, 15, prefix};
-  }
-
-  Status FinishExpert(int round, ExpertIndex expert, const MagnitudeStatistics& magnitudes) {
-    Threshold& threshold = thresholds_[expert.value];
-    if (threshold.is_zero) return {};
-    const auto total = magnitudes.Total(expert);
-    const bool fits =
-        total && (round == 0 ? *total <= selected_[expert.value] : *total == threshold.values);
-    if (!fits) {
-      return Fail(ErrorKind::kInternal, tensor_,
-                  fmt::format("round {} of ties saw other elements of expert {} than planned",
-                              round, expert.value + 1));
-    }
-    const auto bins = magnitudes.Bins(expert);
-    const auto position = FindRank(bins, threshold.rank);
-    if (!position) {
-      threshold = {.is_zero = true};
-      return {};
-    }
-    threshold.bits = (threshold.bits << Digit(round, 0).width) | position->bin;
-    threshold.rank = position->rank;
-    threshold.values = bins[position->bin];
-    return {};
-  }
-
   Election election_;
-  std::string tensor_;
-  std::vector<uint64_t> selected_;
-  std::vector<Threshold> thresholds_;
+  std::unique_ptr<ThresholdSearch> search_;
 };
 
-int Rounds(const StrategyOptions& options) { return options.trim_by_block ? 0 : 2; }
+int Rounds(const StrategyOptions& options) { return options.trim_by_block ? 0 : kHistogramRounds; }
 
 class Ties final : public Strategy {
  public:
   explicit Ties(StrategyOptions options) : options_(std::move(options)) {}
 
   int ObservationRounds() const override { return Rounds(options_); }
+  uint64_t StatisticsBytes() const override {
+    return options_.trim_by_block ? 0 : kThresholdStatisticsBytes;
+  }
   std::unique_ptr<TensorMerge> StartTensor(const TensorContext& tensor) const override {
     if (options_.trim_by_block) return std::make_unique<BlockTies>(options_);
     return std::make_unique<TensorTies>(options_, tensor);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -13,11 +14,16 @@ namespace mergepipe {
 /// cache.
 inline constexpr size_t kTile = 1024;
 
-/// body(begin, length) for the tiles of `size` elements, in order.
-template <typename Body>
-void ForEachTile(uint64_t size, Body body) {
+/// For the tiles of `size` elements, in order: merge(begin, merged) fills `merged`, the elements
+/// from `begin` on, and `sink` takes them.
+template <typename Merge>
+void ForEachMergedTile(uint64_t size, TileSink& sink, Merge merge) {
+  alignas(64) std::array<float, kTile> storage;
   for (uint64_t begin = 0; begin < size; begin += kTile) {
-    body(begin, static_cast<size_t>(std::min<uint64_t>(kTile, size - begin)));
+    const auto merged =
+        std::span(storage).first(static_cast<size_t>(std::min<uint64_t>(kTile, size - begin)));
+    merge(begin, merged);
+    sink.Take(begin, merged);
   }
 }
 

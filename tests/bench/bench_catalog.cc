@@ -38,15 +38,14 @@ Status PutBase(Catalog& catalog, const Family& family, StatisticsSource& statist
   return catalog.PutStatistics(batch);
 }
 
-// As if the models' headers had been read and were what the catalog says.
+}  // namespace
+
 ResolvedInputs Unchanged(const Family& family) {
   ResolvedInputs inputs;
   inputs.base = {family.base, false};
   for (const ModelRecord& expert : family.experts) inputs.experts.push_back({expert, false});
   return inputs;
 }
-
-}  // namespace
 
 Status MakeBenchCatalog(const std::string& path, const Family& family,
                         StatisticsSource& statistics) {

@@ -8,6 +8,9 @@
 
 namespace mergepipe::test {
 
+/// As if the models' headers had been read and were what the catalog says.
+ResolvedInputs Unchanged(const Family& family);
+
 /// Makes a catalog of the family with `statistics` of all its experts and of its base; one expert
 /// is a transaction.
 Status MakeBenchCatalog(const std::string& path, const Family& family,

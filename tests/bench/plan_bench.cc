@@ -11,50 +11,20 @@
 #include <string>
 
 #include "bench/bench_catalog.h"
+#include "bench/bench_slices.h"
 #include "bench/made_up_statistics.h"
 #include "mergepipe/plan/partition.h"
 #include "mergepipe/plan/plan_codec.h"
-#include "plan/family.h"
+#include "plan/llama_shapes.h"
 
 namespace mergepipe {
 namespace {
 
 using test::Family;
 using test::MadeUpStatistics;
-using test::TensorSpec;
 
-constexpr uint64_t kHidden = 16384;
-constexpr uint64_t kKeyValues = 8 * 128;
-constexpr uint64_t kIntermediate = 53248;
-constexpr uint64_t kVocabulary = 128256;
-constexpr int kLayers = 126;
-
-std::vector<TensorSpec> LayerTensors(const std::string& prefix) {
-  constexpr DType kType = DType::kBF16;
-  return {
-      {prefix + "input_layernorm.weight", kType, {kHidden}},
-      {prefix + "mlp.down_proj.weight", kType, {kHidden, kIntermediate}},
-      {prefix + "mlp.gate_proj.weight", kType, {kIntermediate, kHidden}},
-      {prefix + "mlp.up_proj.weight", kType, {kIntermediate, kHidden}},
-      {prefix + "post_attention_layernorm.weight", kType, {kHidden}},
-      {prefix + "self_attn.k_proj.weight", kType, {kKeyValues, kHidden}},
-      {prefix + "self_attn.o_proj.weight", kType, {kHidden, kHidden}},
-      {prefix + "self_attn.q_proj.weight", kType, {kHidden, kHidden}},
-      {prefix + "self_attn.v_proj.weight", kType, {kKeyValues, kHidden}},
-  };
-}
-
-std::vector<TensorSpec> LlamaTensors() {
-  std::vector<TensorSpec> tensors = {
-      {"model.embed_tokens.weight", DType::kBF16, {kVocabulary, kHidden}}};
-  for (int layer = 0; layer < kLayers; ++layer) {
-    const auto more = LayerTensors("model.layers." + std::to_string(layer) + ".");
-    tensors.insert(tensors.end(), more.begin(), more.end());
-  }
-  tensors.push_back({"model.norm.weight", DType::kBF16, {kHidden}});
-  tensors.push_back({"lm_head.weight", DType::kBF16, {kVocabulary, kHidden}});
-  return tensors;
-}
+// As many as Llama-3.1-405B has.
+constexpr size_t kFiles = 191;
 
 using Clock = std::chrono::steady_clock;
 
@@ -94,12 +64,16 @@ struct Arguments {
   uint64_t budget_mib = 8192;
   double top_p = PlanOptions().top_p;
   int ranks = 1024;
+  bool sparse = false;
   std::string catalog;  // empty: statistics are made while planning
   bool make_only = false;
 };
 
 Family MakeLlamas(const Arguments& arguments) {
-  Family family = test::MakeFamily(LlamaTensors(), arguments.experts, PlanOptions().block_size);
+  Family family = test::MakeFamily(test::LlamaTensors(test::kLlama405B), arguments.experts,
+                                   PlanOptions().block_size);
+  test::SplitIntoFiles(family.base, kFiles);
+  for (ModelRecord& expert : family.experts) test::SplitIntoFiles(expert, kFiles);
   family.options = PlanOptions();
   family.options.strategy.name = arguments.strategy;
   family.options.scoring = arguments.scoring;
@@ -128,6 +102,7 @@ double CpuSeconds() {
 
 struct TimedPlan {
   Plan plan;
+  std::shared_ptr<StatisticsSource> statistics;
   double seconds = 0;
   double cpu_seconds = 0;
   double seconds_statistics = 0;  // part of `seconds`
@@ -138,7 +113,8 @@ Result<TimedPlan> PlanFamily(const Family& family, PlanInput input, const std::s
   TimedPlan timed;
   const double cpu_start = CpuSeconds();
   const auto start = Clock::now();
-  std::shared_ptr<StatisticsSource> source = std::make_shared<MadeUpStatistics>(family);
+  std::shared_ptr<StatisticsSource>& source = timed.statistics;
+  source = std::make_shared<MadeUpStatistics>(family);
   if (!catalog.empty()) {
     MERGEPIPE_ASSIGN_OR_RETURN(source, test::OpenBenchCatalog(catalog, family, input));
   }
@@ -168,8 +144,14 @@ Result<nlohmann::ordered_json> MeasurePlanning(const Arguments& arguments, const
   const std::string hash = PlanHash(plan);
   const double seconds_text = SecondsSince(start);
   start = Clock::now();
-  const auto slices = PartitionPlan(plan, arguments.ranks);
+  const OutputForm form = arguments.sparse ? OutputForm::kSparse : OutputForm::kFull;
+  PartitionPlan(plan, arguments.ranks,
+                arguments.sparse ? PlanWork::kSparseMerge : PlanWork::kMerge);
   const double seconds_partition = SecondsSince(start);
+  const double plan_peak_mib = PeakMiB();
+  MERGEPIPE_ASSIGN_OR_RETURN(
+      const test::MadeSlices slices,
+      test::MakeSlicesOf(plan, family, form, arguments.ranks, *timed.statistics));
   return nlohmann::ordered_json{
       {"pairs", plan.MergeBlocks() * family.experts.size()},
       {"seconds_plan", timed.seconds},
@@ -177,13 +159,17 @@ Result<nlohmann::ordered_json> MeasurePlanning(const Arguments& arguments, const
       {"seconds_statistics", timed.seconds_statistics},
       {"seconds_text", seconds_text},
       {"seconds_partition", seconds_partition},
-      {"peak_mib", PeakMiB()},
+      {"seconds_slices", slices.seconds},
+      {"seconds_all", timed.seconds + seconds_text + slices.seconds},
+      {"slices_mib", static_cast<double>(slices.bytes) / static_cast<double>(kMiB)},
+      {"largest_slice_mib", static_cast<double>(slices.largest) / static_cast<double>(kMiB)},
+      {"peak_mib", plan_peak_mib},
+      {"peak_with_slices_mib", PeakMiB()},
       {"text_bytes", text.size()},
       {"planned_bytes", plan.PlannedBytes()},
       {"touched_blocks", plan.TouchedBlocks()},
       {"objective_ratio", plan.objective / plan.objective_bound},
       {"bound", plan.bound ? nlohmann::ordered_json(plan.bound->total) : nullptr},
-      {"slices", slices.size()},
       {"plan_hash", hash},
   };
 }
@@ -234,6 +220,7 @@ int main(int argc, char** argv) {
   app.add_option("--io-budget-mb", arguments.budget_mib);
   app.add_option("--top-p", arguments.top_p)->check(CLI::Range(0.0001, 1.0));
   app.add_option("--ranks", arguments.ranks)->check(CLI::PositiveNumber);
+  app.add_flag("--sparse", arguments.sparse, "slices of a merge with sparse output");
   auto* catalog = app.add_option("--catalog", arguments.catalog,
                                  "read the statistics from this catalog, which is made if absent");
   app.add_flag("--make-only", arguments.make_only,

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "mergepipe/comm/communicator.h"
+#include "support/error_of.h"
 
 namespace mergepipe {
 namespace {
@@ -17,8 +18,9 @@ class DetectLauncherTest : public testing::Test {
  protected:
   void SetUp() override {
     for (const char* name :
-         {"OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_STEP_NUM_TASKS",
-          "SLURM_NTASKS", "SLURM_PROCID", "SLURM_JOB_ID"}) {
+         {"OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "PMI_SIZE",
+          "SLURM_STEP_NUM_TASKS", "SLURM_STEP_ID", "SLURM_STEPID", "SLURM_NTASKS", "SLURM_PROCID",
+          "SLURM_JOB_ID", "SLURM_JOB_NUM_NODES"}) {
       const char* value = std::getenv(name);
       before_[name] = value == nullptr ? std::nullopt : std::optional<std::string>(value);
       ::unsetenv(name);
@@ -42,6 +44,13 @@ class DetectLauncherTest : public testing::Test {
     EXPECT_EQ(info.rank, rank);
     EXPECT_EQ(info.size, size);
   }
+  // A session refuses to start, and says how to start it.
+  static void ExpectAlone(const std::string& remedy) {
+    const auto session = CommSession::Start();
+    ASSERT_FALSE(session);
+    EXPECT_EQ(session.error().kind(), ErrorKind::kUsage);
+    EXPECT_NE(session.error().problems()[0].remedy.find(remedy), std::string::npos);
+  }
 
  private:
   std::map<std::string, std::optional<std::string>> before_;
@@ -62,6 +71,63 @@ TEST_F(DetectLauncherTest, MpirunOfOneRankIsALauncher) {
 TEST_F(DetectLauncherTest, SrunWithPmix) {
   Set({{"PMIX_RANK", "2"}, {"SLURM_STEP_NUM_TASKS", "4"}});
   Expect(true, 2, 4);
+}
+
+TEST_F(DetectLauncherTest, OneTaskOfSrunWithPmixNeedsNoMpi) {
+  Set({{"PMIX_RANK", "0"}, {"SLURM_STEP_ID", "7"}, {"SLURM_STEP_NUM_TASKS", "1"}});
+  Expect(false, 0, 1);
+}
+
+TEST_F(DetectLauncherTest, AnotherLauncherWithPmix) {
+  Set({{"PMIX_RANK", "3"}});
+  Expect(true, 3, 1);
+}
+
+TEST_F(DetectLauncherTest, SrunWithoutPmixStartsProcessesThatAreAlone) {
+  Set({{"SLURM_STEP_ID", "0"}, {"SLURM_STEP_NUM_TASKS", "4"}, {"SLURM_PROCID", "3"}});
+  Expect(false, 3, 4);
+  ExpectAlone("srun --mpi=pmix");
+}
+
+TEST_F(DetectLauncherTest, SrunWithPmi2StartsProcessesThatAreAlone) {
+  Set({{"SLURM_STEP_ID", "0"}, {"SLURM_STEP_NUM_TASKS", "4"}, {"SLURM_PROCID", "1"}});
+  Set({{"PMI_SIZE", "4"}, {"PMI_RANK", "1"}});
+  Expect(false, 1, 4);
+  ExpectAlone("srun --mpi=pmix");
+}
+
+TEST_F(DetectLauncherTest, AnotherMpisLauncherStartsProcessesThatAreAlone) {
+  Set({{"PMI_SIZE", "3"}, {"PMI_RANK", "2"}});
+  Expect(false, 2, 3);
+  ExpectAlone("mpirun");
+}
+
+TEST_F(DetectLauncherTest, MpirunInAStepOfSrun) {
+  Set({{"SLURM_STEP_ID", "0"}, {"SLURM_STEP_NUM_TASKS", "2"}, {"SLURM_PROCID", "1"}});
+  Set({{"OMPI_COMM_WORLD_SIZE", "4"}, {"OMPI_COMM_WORLD_RANK", "3"}});
+  Expect(true, 3, 4);
+  EXPECT_TRUE(CheckNotAlone(DetectLauncher(), 4));
+}
+
+TEST_F(DetectLauncherTest, MpirunOfAnotherMpi) {
+  Set({{"OMPI_COMM_WORLD_SIZE", "4"}, {"OMPI_COMM_WORLD_RANK", "3"}});
+  const Error error = ErrorOf(CheckNotAlone(DetectLauncher(), 1));
+  EXPECT_EQ(error.kind(), ErrorKind::kUsage);
+  EXPECT_NE(error.problems()[0].what.find("4 processes"), std::string::npos);
+}
+
+TEST_F(DetectLauncherTest, ABatchScriptKnowsItsTasks) {
+  Set({{"SLURM_JOB_NUM_NODES", "2"}});
+  EXPECT_EQ(DetectLauncher().job_tasks, 2);
+  Set({{"SLURM_NTASKS", "8"}});
+  EXPECT_EQ(DetectLauncher().job_tasks, 8);
+  Expect(false, 0, 1);
+  EXPECT_TRUE(CheckNotAlone(DetectLauncher(), 1));
+}
+
+TEST_F(DetectLauncherTest, AStepHasWhatItAskedFor) {
+  Set({{"SLURM_NTASKS", "8"}, {"SLURM_STEPID", "0"}});
+  EXPECT_EQ(DetectLauncher().job_tasks, 1);
 }
 
 TEST_F(DetectLauncherTest, ABatchScriptAloneIsNone) {

@@ -289,18 +289,17 @@ LARGE = {  # 600 KB a model, so that headers and side files do not matter
 @pytest.mark.parametrize("ranks", [None, 2])
 @pytest.mark.parametrize("strategy", ["avg", "ties"])
 def test_read_and_write_cost_falls(program, scratch, strategy, ranks):
-    """What strace sees: of the base's weights only the touched blocks are read (as often as the strategy looks at
-    them), and only they are written; integer tensors are compared as in the full merge."""
+    """What strace sees: of the base's weights only the touched blocks are read, and only they are written;
+    integer tensors are compared as in the full merge."""
     made = make_large(scratch / "sparse-large")
     options = Options(strategy, block_size=500)
-    rounds = 2 if strategy == "ties" else 0
     full, full_read, full_written = traced(program, made, "full", options, ranks)
     sparse, sparse_read, sparse_written = traced(program, made, "sparse", options, ranks)
     touched = sum(t.nbytes for n, t in checkpoint.read_file(sparse.out / SPARSE).items() if n.endswith(".blocks"))
     weights = checkpoint.weight_bytes(made.base.path)
     assert 0.15 * weights < touched < 0.25 * weights
-    assert full_read == weights + rounds * touched
-    assert sparse_read == (1 + rounds) * touched + compared_bytes(made.base.path)
+    assert full_read == weights
+    assert sparse_read == touched + compared_bytes(made.base.path)
     assert full_written == (full.out / "model.safetensors").stat().st_size
     assert sparse_written == (sparse.out / SPARSE).stat().st_size
     assert sparse.manifest["io"]["output_bytes_written"] == touched

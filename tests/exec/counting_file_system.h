@@ -11,7 +11,7 @@
 namespace mergepipe::test {
 
 /// A file system (which must outlive it), with the bytes counted that are read from each path.
-class CountingFileSystem final : public FileSystem {
+class CountingFileSystem : public FileSystem {
  public:
   explicit CountingFileSystem(FileSystem& files = PosixFileSystem()) : real_(files) {}
 

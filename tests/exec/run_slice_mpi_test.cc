@@ -3,6 +3,7 @@
 #include <chrono>
 #include <functional>
 
+#include "exec/counting_file_system.h"
 #include "exec/exec_fixture.h"
 #include "exec/mpi_fixture.h"
 
@@ -152,6 +153,58 @@ void ExpectAllFail(const Model& model, const char* strategy, uint64_t resident,
 }
 
 void LoseExpert(Slice& slice) { slice.expert_files[1][0].path += ".gone"; }
+
+// Where only rank 0 sees the output.
+class Blind final : public CountingFileSystem {
+ public:
+  explicit Blind(std::string output) : output_(std::move(output)) {}
+
+  Result<bool> Exists(const std::string& path) override {
+    if (Hides(path)) return false;
+    return CountingFileSystem::Exists(path);
+  }
+  Result<std::unique_ptr<WritableFile>> OpenForWriting(const std::string& path) override {
+    if (Hides(path)) return Fail(ErrorKind::kIo, path, "is not here");
+    return CountingFileSystem::OpenForWriting(path);
+  }
+
+ private:
+  bool Hides(const std::string& path) const { return !communicator->is_root() && path == output_; }
+
+  std::string output_;
+};
+
+TEST(RunSliceMpi, RankZeroWritesForAll) {
+  for (const char* strategy : {"ties", "avg"}) {
+    const SharedDirectory directory;
+    const TestMerge merge = Prepare(directory.path(), FiveTensors, strategy, kAllResident);
+    Slice slice = MySlice(merge);
+    slice.gather_to_root = true;
+    Blind files(merge.OutputPath());
+    const auto report = RunSlice(files, *communicator, slice, kAmple);
+    EXPECT_TRUE(report.has_value()) << report.error().ToString();
+    SharedDirectory::Wait();
+    if (!communicator->is_root()) continue;
+    const std::string together = ReadBytes(merge.OutputPath());
+    const auto alone = RunAlone(merge);
+    EXPECT_TRUE(alone.has_value());
+    EXPECT_TRUE(alone && together == *alone) << strategy;
+  }
+}
+
+// A full disk of rank 0 while it writes for another one.
+TEST(RunSliceMpi, AFailureToWriteForOthersEndsAll) {
+  const SharedDirectory directory;
+  const TestMerge merge = Prepare(directory.path(), FourTensors, "avg", kAllResident);
+  Slice slice = MySlice(merge);
+  slice.gather_to_root = true;
+  if (communicator->is_root()) slice.output_files = {"/dev/null/none"};
+  const auto report = RunSlice(PosixFileSystem(), *communicator, slice, kAmple);
+  EXPECT_FALSE(report.has_value());
+  if (!report) {
+    EXPECT_TRUE(Says(report.error().ToString(), "/dev/null/none"));
+  }
+}
 
 TEST(RunSliceMpi, AMissingFileOnOneRankEndsAll) {
   for (const Model& model : {Model(OneLargeTensor), Model(FiveTensors), Model(FourTensors)}) {

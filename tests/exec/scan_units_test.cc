@@ -51,26 +51,27 @@ void ExpectEveryBlockOnce(const ScanSlice& slice, const ScanUnits& cut) {
   EXPECT_EQ(unit, cut.units.size());
 }
 
-TEST(ScanUnits, BuffersOfAllThreadsStayWithinTheLimits) {
+TEST(ScanUnits, BuffersOfAllWorkersStayWithinTheLimits) {
   const ScanSlice slice = TwoTensors();
   for (const uint64_t mebibytes : {132u, 136u, 150u, 200u, 300u, 1000u}) {
     for (const int threads : {1, 2, 3, 8, 64}) {
       const auto cut = CutScan(slice, {threads, mebibytes * kMiB});
       ASSERT_TRUE(cut.has_value()) << cut.error().ToString();
-      EXPECT_GE(cut->threads, 1);
-      EXPECT_LE(cut->threads, threads);
-      EXPECT_LE(static_cast<uint64_t>(cut->threads) * cut->buffer_bytes, (mebibytes - 128) * kMiB);
+      EXPECT_GE(cut->workers, 1);
+      EXPECT_LE(cut->workers, threads + 4);
+      EXPECT_LE(static_cast<uint64_t>(cut->workers) * cut->buffer_bytes, (mebibytes - 128) * kMiB);
       ExpectEveryBlockOnce(slice, *cut);
     }
   }
-  // With memory to spare: all threads, 8 MiB of the base and 16 MiB of an F32 expert.
+  // With memory to spare: all workers, 8 MiB of the base and 16 MiB of an F32 expert.
   const auto ample = CutScan(slice, {8, 1000 * kMiB});
-  EXPECT_EQ(ample->threads, 8);
+  EXPECT_EQ(ample->computing, 8);
+  EXPECT_EQ(ample->workers, 12);
   EXPECT_EQ(ample->buffer_bytes, 24 * kMiB);
   EXPECT_EQ(ample->units[0].end, 8u);
-  // With just enough: one thread, one block.
+  // With just enough: one worker, one block.
   const auto least = CutScan(slice, {8, 132 * kMiB});
-  EXPECT_EQ(least->threads, 1);
+  EXPECT_EQ(least->workers, 1);
   EXPECT_EQ(least->buffer_bytes, 3 * kMiB);
 }
 

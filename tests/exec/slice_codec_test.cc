@@ -19,6 +19,8 @@ Slice RandomSlice(uint64_t seed) {
                     draw.Coin()};
   slice.form = draw.Coin() ? OutputForm::kSparse : OutputForm::kFull;
   slice.allow_nonfinite = draw.Coin();
+  slice.gather_to_root = draw.Coin();
+  slice.copies_known_blocks = draw.Coin();
   slice.base_files = draw.Some([&] { return draw.File(); });
   slice.expert_files = draw.Some([&] { return draw.Some([&] { return draw.File(); }); });
   slice.expert_ids = draw.Some([&] { return draw.Text(); });
@@ -132,6 +134,8 @@ TEST(SliceCodec, RoundTrips) {
     EXPECT_EQ(parsed->strategy, slice.strategy);
     EXPECT_EQ(parsed->form, slice.form);
     EXPECT_EQ(parsed->allow_nonfinite, slice.allow_nonfinite);
+    EXPECT_EQ(parsed->gather_to_root, slice.gather_to_root);
+    EXPECT_EQ(parsed->copies_known_blocks, slice.copies_known_blocks);
     EXPECT_TRUE(parsed->sparse_file == slice.sparse_file);
     ExpectSame(parsed->base_files, slice.base_files);
     ASSERT_EQ(parsed->expert_files.size(), slice.expert_files.size());

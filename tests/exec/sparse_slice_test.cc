@@ -232,6 +232,18 @@ TEST_F(KnownHashes, WhatWasAnalyzedIsMerged) {
   }
 }
 
+TEST_F(KnownHashes, BlocksThatStayMayGoFromFileToFile) {
+  for (const char* strategy : kStrategies) {
+    const TestMerge merge = Plan(DType::kBF16, strategy);
+    const auto read = RunAlone(merge);
+    ASSERT_TRUE(read.has_value());
+    Slice slice = WithHashes(merge, OutputForm::kFull)[0];
+    slice.copies_known_blocks = true;
+    EXPECT_EQ(Run(merge, slice, OutputForm::kFull), "no error");
+    EXPECT_TRUE(ReadBytes(merge.OutputPath()) == *read) << strategy;
+  }
+}
+
 TEST_F(KnownHashes, AnExpertThatChangedInPlaceIsNamed) {
   TestMerge merge = Plan(DType::kBF16, "ties");
   const BlockSet& selected = merge.plan.tensors[kLong].selected[1];

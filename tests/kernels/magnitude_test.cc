@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <functional>
 
 #include "kernels/samples.h"
 
@@ -12,55 +11,110 @@ namespace {
 
 using namespace test;
 
-float ReferenceLargest(std::vector<float> values, uint64_t rank) {
-  for (float& value : values) value = std::isnan(value) ? 0.0f : std::fabs(value);
-  std::sort(values.begin(), values.end(), std::greater<>());
-  return rank <= values.size() ? values[rank - 1] : 0.0f;
+uint32_t ReferenceMagnitude(float delta) {
+  return std::isnan(delta) ? 0 : std::bit_cast<uint32_t>(std::fabs(delta));
 }
 
-TEST(LargestMagnitude, AgreesWithASort) {
-  for (const size_t length : kLengths) {
-    const auto values = SampleFloats(length, length + 17);
-    for (uint64_t rank = 1; rank <= length + 2; rank += 1 + length / 20) {
-      ASSERT_TRUE(SameFloat(LargestMagnitude(values, rank), ReferenceLargest(values, rank)))
-          << length << ' ' << rank;
+struct Pair {
+  std::vector<std::byte> expert;
+  Misaligned base;
+  DType expert_dtype;
+  DType base_dtype;
+  std::vector<float> deltas;
+
+  Pair(DType expert_type, DType base_type, size_t length)
+      : expert(SampleStored(expert_type, length, length + 1)),
+        base(length * DTypeSize(base_type)),
+        expert_dtype(expert_type),
+        base_dtype(base_type) {
+    const auto sample = SampleStored(base_type, length, length + 2);
+    std::ranges::copy(sample, base.bytes().begin());
+    // Some deltas are 0.
+    for (size_t i = 0; expert_type == base_type && i < length; i += 5)
+      StoreBits(expert_type, LoadBits(base_type, base.bytes(), i), expert, i);
+    for (size_t i = 0; i < length; ++i) {
+      const auto w = static_cast<float>(Decode(expert_type, LoadBits(expert_type, expert, i)));
+      const auto w0 = static_cast<float>(Decode(base_type, LoadBits(base_type, base.bytes(), i)));
+      deltas.push_back(static_cast<float>(static_cast<double>(w) - static_cast<double>(w0)));
+    }
+  }
+  StoredElements Expert() const { return {expert_dtype, expert}; }
+  StoredElements Base() { return {base_dtype, base.bytes()}; }
+};
+
+template <class Body>
+void ForEachPair(Body body) {
+  for (const DType expert : kFloatTypes) {
+    for (const DType base : kFloatTypes) {
+      for (const size_t length : kLengths) body(Pair(expert, base, length));
+      body(Pair(expert, base, 5003));
     }
   }
 }
 
-TEST(LargestMagnitude, TellsNeighbouringFloatsApart) {
-  std::vector<float> values;
-  for (uint32_t i = 0; i < 5000; ++i) {
-    const auto value = std::bit_cast<float>(0x3f7ff800u + (i * 7) % 5000);
-    values.push_back(i % 2 == 0 ? value : -value);
+void ExpectSplit(Pair& pair, const MagnitudeBracket& bracket) {
+  BracketCounts expected{10, 20, 30};
+  std::vector<uint32_t> inside;
+  for (const float delta : pair.deltas) {
+    const uint32_t magnitude = ReferenceMagnitude(delta);
+    if (std::isnan(delta)) continue;
+    expected.above += magnitude > bracket.high ? 1 : 0;
+    expected.at_least_high += magnitude >= bracket.high ? 1 : 0;
+    expected.at_least_low += magnitude >= bracket.low ? 1 : 0;
+    if (magnitude > bracket.low && magnitude < bracket.high) inside.push_back(magnitude);
   }
-  for (uint64_t rank = 1; rank <= 5000; rank += 97) {
-    ASSERT_EQ(LargestMagnitude(values, rank), ReferenceLargest(values, rank)) << rank;
-  }
+  BracketCounts counts{10, 20, 30};
+  std::vector<uint32_t> between(pair.deltas.size() + kSplitSlack + 1, 42);
+  const size_t found = SplitMagnitudes(pair.Expert(), pair.Base(), bracket, counts,
+                                       std::span(between).first(between.size() - 1));
+  EXPECT_EQ(between.back(), 42u);
+  between.resize(found);
+  EXPECT_EQ(between, inside);
+  EXPECT_EQ(counts, expected);
 }
 
-TEST(LargestMagnitude, HandlesEqualValues) {
-  const std::vector<float> zeros(100, -0.0f);
-  EXPECT_TRUE(SameFloat(LargestMagnitude(zeros, 1), 0.0f));
-  std::vector<float> equal(100, -2.5f);
-  equal[50] = 7.0f;
-  EXPECT_EQ(LargestMagnitude(equal, 1), 7.0f);
-  EXPECT_EQ(LargestMagnitude(equal, 2), 2.5f);
-  EXPECT_EQ(LargestMagnitude(equal, 100), 2.5f);
+TEST(DeltaMagnitudes, AreTheDeltasBits) {
+  ForEachPair([](Pair pair) {
+    std::vector<uint32_t> magnitudes(pair.deltas.size());
+    DeltaMagnitudes(pair.Expert(), pair.Base(), magnitudes);
+    for (size_t i = 0; i < magnitudes.size(); ++i)
+      ASSERT_EQ(magnitudes[i], ReferenceMagnitude(pair.deltas[i])) << i;
+  });
 }
 
-TEST(CountMagnitudes, CountsADigitBelowAPrefix) {
-  const float values[] = {1.0f, -1.0f, std::nanf(""), 0.0f, HUGE_VALF, 1.0f + 0x1p-23f};
-  std::vector<uint64_t> high(65536);
-  CountMagnitudes({15, 16, 0}, values, high);
-  EXPECT_EQ(high[0x3f800000 >> 15], 3u);
-  EXPECT_EQ(high[0], 2u);
-  EXPECT_EQ(high[0x7f800000 >> 15], 1u);
-  std::vector<uint64_t> low(32768);
-  CountMagnitudes({0, 15, 0x3f800000 >> 15}, values, low);
-  EXPECT_EQ(low[0], 2u);
-  EXPECT_EQ(low[1], 1u);
-  EXPECT_EQ(std::count(low.begin(), low.end(), 0u), 32766);
+TEST(SplitMagnitudes, AgreesWithTheReferenceForEveryPairOfTypes) {
+  const MagnitudeBracket brackets[] = {{0, kLargestMagnitude},
+                                       {0, 0},
+                                       {0, 1},
+                                       {1, 0x3f800000},
+                                       {0x3f800000, 0x3f800000},
+                                       {0x3e000000, 0x3f900000},
+                                       {0x7f7fffff, kLargestMagnitude},
+                                       {kLargestMagnitude, kLargestMagnitude}};
+  ForEachPair([&](Pair pair) {
+    for (const auto& bracket : brackets) ExpectSplit(pair, bracket);
+  });
+}
+
+TEST(CountMagnitudes, AgreesWithTheReferenceForEveryPairOfTypes) {
+  const MagnitudeDigit digits[] = {{15, 16, 0},
+                                   {0, 15, 0},
+                                   {0, 15, 0x3f800000 >> 15},
+                                   {0, 15, kLargestMagnitude >> 15},
+                                   {10, 10, 0x3f8},
+                                   {0, 10, 0x1fffff}};
+  ForEachPair([&](Pair pair) {
+    for (const MagnitudeDigit& digit : digits) {
+      std::vector<uint64_t> expected(digit.bins());
+      std::vector<uint64_t> bins(digit.bins());
+      for (const float delta : pair.deltas) {
+        const uint32_t high = ReferenceMagnitude(delta) >> digit.shift;
+        if (high >> digit.width == digit.prefix) ++expected[high % digit.bins()];
+      }
+      CountMagnitudes(digit, pair.Expert(), pair.Base(), bins);
+      ASSERT_EQ(bins, expected) << digit.shift << ' ' << digit.prefix;
+    }
+  });
 }
 
 TEST(FindRank, WalksFromTheLargest) {

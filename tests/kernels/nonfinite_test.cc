@@ -37,5 +37,19 @@ TEST(NonFinite, CountsDoublesBeyondFloat) {
   EXPECT_EQ(CountNonFinite(DType::kF64, std::as_bytes(std::span(values))), (NonFinite{0, 2}));
 }
 
+TEST(NonFinite, IsFoundWhereverItIs) {
+  for (const DType dtype : kFloatTypes) {
+    const size_t length = 40'001;
+    std::vector<std::byte> stored(length * DTypeSize(dtype));
+    EXPECT_EQ(CountNonFinite(dtype, stored), NonFinite());
+    NonFinite expected;
+    for (const size_t at : {0, 1, 8191, 8192, 16'383, 32'768, 40'000}) {
+      StoreBits(dtype, Encode(dtype, at % 2 == 0 ? HUGE_VAL : std::nan("")), stored, at);
+      expected += at % 2 == 0 ? NonFinite{0, 1} : NonFinite{1, 0};
+      EXPECT_EQ(CountNonFinite(dtype, stored), expected) << DTypeName(dtype) << at;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace mergepipe

@@ -5,7 +5,6 @@
 #include <algorithm>
 
 #include "kernels/samples.h"
-#include "mergepipe/kernels/convert.h"
 
 namespace mergepipe {
 namespace {
@@ -47,11 +46,9 @@ Written Merge(DType dtype, std::span<const std::byte> stored, std::span<const fl
               DType out_dtype) {
   Misaligned source(stored.size());
   std::ranges::copy(stored, source.bytes().begin());
-  std::vector<float> values(delta.size());
-  ToFloat(dtype, source.bytes(), values);
   Misaligned out(delta.size() * DTypeSize(out_dtype));
   Written written;
-  written.made = WriteMerged({dtype, source.bytes(), values}, delta, out_dtype, out.bytes());
+  written.made = WriteMerged({dtype, source.bytes()}, delta, out_dtype, out.bytes());
   for (size_t i = 0; i < delta.size(); ++i) {
     written.bits.push_back(LoadBits(out_dtype, out.bytes(), i));
   }

@@ -116,5 +116,117 @@ TEST(Ties, AgreesWithTheDefinition) {
   }
 }
 
+// Base and experts as stored, and the deltas by the definition of the formats.
+struct Inputs {
+  DType dtype;
+  std::vector<std::byte> base;
+  std::vector<std::vector<std::byte>> experts;
+  std::vector<DType> dtypes;
+
+  // The experts have the base's type, but for one of type `odd`.
+  Inputs(DType type, DType odd, size_t count, size_t length)
+      : dtype(type), base(SampleStored(type, length, length)) {
+    for (size_t k = 0; k < count; ++k) {
+      dtypes.push_back(k == count / 2 ? odd : type);
+      experts.push_back(SampleStored(dtypes.back(), length, 91 * length + k));
+    }
+  }
+  StoredElements Base() const { return {dtype, base}; }
+  StoredElements Expert(size_t k) const { return {dtypes[k], experts[k]}; }
+  std::vector<float> Deltas(size_t i) const {
+    std::vector<float> deltas;
+    for (size_t k = 0; k < experts.size(); ++k) {
+      const auto w = static_cast<float>(Decode(dtypes[k], LoadBits(dtypes[k], experts[k], i)));
+      const auto w0 = static_cast<float>(Decode(dtype, LoadBits(dtype, base, i)));
+      deltas.push_back(Add(w, -w0));
+    }
+    return deltas;
+  }
+};
+
+constexpr size_t kCounts[] = {0, 1, 2, 3, 4, 7, 20, 65};
+
+template <class Body>
+void ForEachInputs(Body body) {
+  for (const DType dtype : kFloatTypes) {
+    for (const size_t count : kCounts) {
+      for (const size_t length : {0, 1, 15, 16, 17, 33, 64, 1000}) {
+        body(Inputs(dtype, dtype, count, length), length);
+      }
+    }
+    for (const DType odd : kFloatTypes) body(Inputs(dtype, odd, 3, 1500), 1500);
+  }
+}
+
+float WeightOf(size_t k) { return 0.25f + 0.3f * static_cast<float>(k % 5); }
+
+TEST(MergeAvg, AgreesWithTheReferenceForAllTypesAndNumbersOfExperts) {
+  ForEachInputs([](const Inputs& inputs, size_t length) {
+    std::vector<AvgInput> experts;
+    for (size_t k = 0; k < inputs.experts.size(); ++k)
+      experts.push_back({inputs.Expert(k), WeightOf(k)});
+    std::vector<float> merged(length, 42.0f);
+    MergeAvg(inputs.Base(), experts, 0.7f, merged);
+    for (size_t i = 0; i < length; ++i) {
+      const auto deltas = inputs.Deltas(i);
+      float sum = 0;
+      for (size_t k = 0; k < deltas.size(); ++k) sum = Add(sum, Multiply(WeightOf(k), deltas[k]));
+      ASSERT_TRUE(SameFloat(merged[i], Multiply(0.7f, sum))) << i;
+    }
+  });
+}
+
+TEST(MergeTies, AgreesWithTheReferenceForAllTypesAndNumbersOfExperts) {
+  const float thresholds[] = {0.0f, 0.5f, 0x1p-140f, HUGE_VALF, 1e-3f};
+  ForEachInputs([&](const Inputs& inputs, size_t length) {
+    std::vector<TiesInput> experts;
+    std::vector<float> limits;
+    std::vector<float> weights;
+    for (size_t k = 0; k < inputs.experts.size(); ++k) {
+      limits.push_back(thresholds[k % std::size(thresholds)]);
+      weights.push_back(k == 1 ? 0.0f : WeightOf(k));
+      experts.push_back({inputs.Expert(k), limits[k], weights[k]});
+    }
+    for (const bool mean : {false, true}) {
+      std::vector<float> merged(length, 42.0f);
+      MergeTies(inputs.Base(), experts, mean ? TiesElection::kMean : TiesElection::kSum, 0.9f,
+                merged);
+      for (size_t i = 0; i < length; ++i) {
+        const float expected = ReferenceTies(inputs.Deltas(i), limits, weights, 0.9f, mean);
+        ASSERT_TRUE(SameFloat(merged[i], expected)) << i << ' ' << merged[i] << ' ' << expected;
+      }
+    }
+  });
+}
+
+TEST(AddRescaled, AgreesWithTheReferenceForAllTypes) {
+  for (const float keep_rate : {0.5f, 0.3f, 1.0f, 0x1p-20f}) {
+    ForEachInputs([&](const Inputs& inputs, size_t length) {
+      if (inputs.experts.empty() || inputs.experts.size() > 3) return;
+      const size_t k = inputs.experts.size() / 2;
+      std::vector<uint32_t> draws(length);
+      for (size_t i = 0; i < length; ++i) draws[i] = static_cast<uint32_t>(i * 0x9e3779b1);
+      const uint64_t limit = uint64_t{1} << 31;
+      if (length > 2) draws[1] = static_cast<uint32_t>(limit - 1);
+      if (length > 2) draws[2] = static_cast<uint32_t>(limit);
+      std::vector<float> sum(length, 0.125f);
+      AddRescaled({limit, keep_rate}, draws, 0.3f, inputs.Expert(k), inputs.Base(), sum);
+      for (size_t i = 0; i < length; ++i) {
+        const float share = Multiply(0.3f, inputs.Deltas(i)[k] / keep_rate);
+        const float expected = draws[i] < limit ? Add(0.125f, share) : 0.125f;
+        ASSERT_TRUE(SameFloat(sum[i], expected)) << i;
+      }
+    });
+  }
+}
+
+TEST(MergeDeathTest, RefusesOtherLengths) {
+  const Inputs inputs(DType::kBF16, DType::kBF16, 2, 32);
+  std::vector<float> merged(32);
+  std::vector<AvgInput> experts = {{inputs.Expert(0), 1.0f}, {inputs.Expert(1), 1.0f}};
+  experts[1].stored.bytes = experts[1].stored.bytes.first(62);
+  EXPECT_DEATH(MergeAvg(inputs.Base(), experts, 1.0f, merged), "");
+}
+
 }  // namespace
 }  // namespace mergepipe

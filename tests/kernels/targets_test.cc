@@ -7,6 +7,7 @@
 #include "mergepipe/kernels/convert.h"
 #include "mergepipe/kernels/dare.h"
 #include "mergepipe/kernels/delta.h"
+#include "mergepipe/kernels/magnitude.h"
 #include "mergepipe/kernels/nonfinite.h"
 #include "mergepipe/kernels/output.h"
 #include "mergepipe/kernels/philox.h"
@@ -37,7 +38,7 @@ void HashStored(Hasher& hasher) {
     hasher.Update(CountNonFinite(from, stored).nan);
     for (const DType to : kFloatTypes) {
       std::vector<std::byte> out(kCount * DTypeSize(to));
-      hasher.Update(WriteMerged({from, stored, values}, delta, to, out).inf);
+      hasher.Update(WriteMerged({from, stored}, delta, to, out).inf);
       hasher.Update(out);
       hasher.Update(ConvertStored(from, stored, to, out).inf);
       hasher.Update(out);
@@ -71,6 +72,39 @@ void HashSums(Hasher& hasher) {
   HashFloats(sum, hasher);
 }
 
+void HashFused(Hasher& hasher) {
+  for (const DType dtype : kFloatTypes) {
+    const auto base = SampleStored(dtype, kCount, 1);
+    std::vector<std::vector<std::byte>> stored;
+    for (uint64_t k = 0; k < 5; ++k) stored.push_back(SampleStored(dtype, kCount, 10 + k));
+    std::vector<AvgInput> averaged;
+    std::vector<TiesInput> trimmed;
+    std::vector<float> sum(kCount);
+    std::vector<uint32_t> draws(kCount);
+    for (uint32_t k = 0; k < 5; ++k) {
+      averaged.push_back({{dtype, stored[k]}, 0.3f});
+      trimmed.push_back({{dtype, stored[k]}, 0.1f, 0.3f});
+      DrawElements({1, 2}, k, 5, draws);
+      AddRescaled({uint64_t{1} << 31, k % 2 == 0 ? 0.5f : 0.3f}, draws, 0.3f, {dtype, stored[k]},
+                  {dtype, base}, sum);
+    }
+    HashFloats(sum, hasher);
+    std::vector<float> merged(kCount);
+    MergeAvg({dtype, base}, averaged, 0.9f, merged);
+    HashFloats(merged, hasher);
+    for (const auto election : {TiesElection::kMean, TiesElection::kSum}) {
+      MergeTies({dtype, base}, trimmed, election, 0.9f, merged);
+      HashFloats(merged, hasher);
+    }
+    BracketCounts counts;
+    std::vector<uint32_t> between(kCount + kSplitSlack);
+    const size_t found = SplitMagnitudes({dtype, stored[0]}, {dtype, base},
+                                         {0x3f000000, 0x40000000}, counts, between);
+    hasher.Update(std::as_bytes(std::span(between).first(found)));
+    hasher.Update(counts.above + 3 * counts.at_least_high + 7 * counts.at_least_low);
+  }
+}
+
 void HashStatistics(Hasher& hasher) {
   constexpr size_t kElements = 67'003;
   for (const DType from : kFloatTypes) {
@@ -92,6 +126,7 @@ Hash128 HashEverything() {
   Hasher hasher;
   HashStored(hasher);
   HashSums(hasher);
+  HashFused(hasher);
   HashStatistics(hasher);
   return hasher.Finish();
 }

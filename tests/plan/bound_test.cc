@@ -105,7 +105,7 @@ struct Weights {
     const DType out_dtype = plan.tensors[t].out_dtype;
     const auto values = Floats(dtype, base[t]);
     Stored out(merged.size() * DTypeSize(out_dtype));
-    WriteMerged({dtype, base[t], values}, merged, out_dtype, out);
+    WriteMerged({dtype, base[t]}, merged, out_dtype, out);
     return Doubles(out_dtype, out);
   }
 

@@ -3,7 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
+#include <map>
 
+#include "plan/llama_shapes.h"
 #include "plan/plan_fixture.h"
 
 namespace mergepipe {
@@ -51,6 +54,7 @@ void ExpectBytesAddUp(const Plan& plan, const std::vector<PlanSlice>& slices) {
   ASSERT_EQ(compare, plan.compare_bytes);
 }
 
+constexpr PlanWork kWorks[] = {PlanWork::kMerge, PlanWork::kSparseMerge, PlanWork::kMaterialize};
 constexpr int kRanks[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 64, 1024};
 
 TEST(Partition, CoversRandomPlansForAnyNumberOfRanks) {
@@ -88,6 +92,45 @@ TEST(Partition, CountsTheCostOfARange) {
   EXPECT_EQ(RangeMergeBytes(*plan, integers), 0u);
   EXPECT_EQ(RangeCompareBytes(*plan, integers), 2u * 5 * 4);
   EXPECT_EQ(RangeCost(*plan, integers), 5u * (4 + 4) + 2 * 5 * 4);
+}
+
+TEST(Partition, CountsWhatASparseMergeAndMaterializeDo) {
+  Family family = MakeFamily({{"a", DType::kBF16, {25}}, {"ids", DType::kI32, {25}}}, 2, 10);
+  family.options.out_dtype = DType::kF32;
+  auto plan = family.MakePlan();
+  ASSERT_TRUE(plan.has_value());
+  plan->tensors[0].selected[0] = *BlockSet::FromText("1", 3);
+  plan->tensors[0].selected[1] = *BlockSet::FromText("1-2", 3);
+  const TensorRange untouched{0, BlockIndex(0), BlockIndex(1)};
+  EXPECT_EQ(RangeCost(*plan, untouched, PlanWork::kMerge), 10u * (2 + 4));
+  EXPECT_EQ(RangeCost(*plan, untouched, PlanWork::kSparseMerge), 0u);
+  EXPECT_EQ(RangeCost(*plan, untouched, PlanWork::kMaterialize), 10u * (2 + 4));
+  const TensorRange whole = Whole(*plan, 0);
+  EXPECT_EQ(RangeCost(*plan, whole, PlanWork::kSparseMerge), 15u * (2 + 4) + (10 + 15) * 2);
+  EXPECT_EQ(RangeCost(*plan, whole, PlanWork::kMaterialize), 25u * (2 + 4) + 15 * 4);
+  const TensorRange integers = Whole(*plan, 1);
+  EXPECT_EQ(RangeCost(*plan, integers, PlanWork::kSparseMerge), 25u * 4 + 2 * 25 * 4);
+  EXPECT_EQ(RangeCost(*plan, integers, PlanWork::kMaterialize), 25u * (4 + 4));
+}
+
+// A range costs what its blocks cost, however its tensor is cut.
+TEST(Partition, CostsAddUp) {
+  std::mt19937_64 random(11);
+  for (int i = 0; i < 20; ++i) {
+    Family family = RandomFamily(random);
+    family.options.block_size = 1 + family.options.block_size % 500;
+    const auto plan = family.MakePlan();
+    if (!plan) continue;
+    for (uint32_t t = 0; t < plan->tensors.size(); ++t) {
+      for (const PlanWork work : kWorks) {
+        const TensorRange whole = Whole(*plan, t);
+        uint64_t sum = 0;
+        for (BlockIndex b = whole.begin; b < whole.end; ++b)
+          sum += RangeCost(*plan, {t, b, BlockIndex(b.value + 1)}, work);
+        ASSERT_EQ(RangeCost(*plan, whole, work), sum);
+      }
+    }
+  }
 }
 
 TEST(Partition, LeavesRanksWithoutBlocksEmpty) {
@@ -135,50 +178,154 @@ TEST(Partition, CutsAtATensorsEndWhereItIsNear) {
             (std::vector<TensorRange>{Whole(*far, 0), {1, BlockIndex(0), BlockIndex(20)}}));
 }
 
-std::vector<TensorSpec> Shapes70B() {
-  std::vector<TensorSpec> tensors = {{"model.embed_tokens.weight", DType::kBF16, {128'256, 8192}}};
-  for (int layer = 0; layer < 80; ++layer) {
-    const std::string prefix = "model.layers." + std::to_string(layer) + ".";
-    const auto add = [&](const char* name, std::vector<uint64_t> shape) {
-      tensors.push_back({prefix + name, DType::kBF16, std::move(shape)});
-    };
-    add("input_layernorm.weight", {8192});
-    add("mlp.down_proj.weight", {8192, 28'672});
-    add("mlp.gate_proj.weight", {28'672, 8192});
-    add("mlp.up_proj.weight", {28'672, 8192});
-    add("post_attention_layernorm.weight", {8192});
-    add("self_attn.k_proj.weight", {1024, 8192});
-    add("self_attn.o_proj.weight", {8192, 8192});
-    add("self_attn.q_proj.weight", {8192, 8192});
-    add("self_attn.v_proj.weight", {1024, 8192});
+// Every rank that holds a part of a tensor, and none between them that has nothing to say of it.
+void ExpectNeighboursShare(const std::vector<PlanSlice>& slices) {
+  const auto sharing = FindSharing(slices);
+  std::map<uint32_t, int> holders;
+  for (size_t rank = 0; rank < slices.size(); ++rank) {
+    std::map<uint32_t, int> of_parity;
+    for (const TensorRange& range : slices[rank].ranges) {
+      const TensorSharing& ranks = sharing.at(range.tensor);
+      ASSERT_GE(static_cast<int>(rank), ranks.first_rank);
+      ASSERT_LE(static_cast<int>(rank), ranks.last_rank);
+      ++holders[range.tensor];
+      if (ranks.shared()) {
+        ASSERT_EQ(++of_parity[ranks.ordinal % 2], 1) << "rank " << rank;
+      }
+    }
   }
-  tensors.push_back({"lm_head.weight", DType::kBF16, {128'256, 8192}});
-  tensors.push_back({"model.norm.weight", DType::kBF16, {8192}});
-  return tensors;
+  ASSERT_EQ(holders.size(), sharing.size());
+  for (const auto& [tensor, count] : holders)
+    ASSERT_EQ(count, sharing.at(tensor).last_rank - sharing.at(tensor).first_rank + 1) << tensor;
 }
 
-TEST(Partition, BalancesA70BModelOver64Ranks) {
-  Family family = MakeFamily(Shapes70B(), 3, 640'000);
-  family.options.top_p = 0.35;
-  family.options.budget_bytes = uint64_t{40} << 30;
-  family.rounds = 2;
-  const auto plan = family.MakePlan();
-  ASSERT_TRUE(plan.has_value()) << plan.error().ToString();
-  ASSERT_GT(plan->merge_bytes, uint64_t{39} << 30);
-  const auto slices = PartitionPlan(*plan, 64);
-  ASSERT_NO_FATAL_FAILURE(ExpectCover(*plan, slices));
-  uint64_t total = 0;
-  uint64_t largest = 0;
-  for (const PlanSlice& slice : slices) {
-    uint64_t cost = 0;
-    for (const TensorRange& range : slice.ranges) cost += RangeCost(*plan, range);
-    total += cost;
-    largest = std::max(largest, cost);
+TEST(Partition, LetsNeighboursShareWithOnePartOfAParity) {
+  std::mt19937_64 random(9);
+  for (int i = 0; i < 60; ++i) {
+    Family family = RandomFamily(random);
+    family.options.block_size = 1 + family.options.block_size % 500;
+    const auto plan = family.MakePlan();
+    if (!plan) continue;
+    for (const PlanWork work : kWorks) {
+      for (const int ranks : kRanks)
+        ASSERT_NO_FATAL_FAILURE(ExpectNeighboursShare(PartitionPlan(*plan, ranks, work)))
+            << "family " << i << ", " << ranks << " ranks";
+    }
   }
-  const double ideal = static_cast<double>(total) / 64;
-  const double block = 640'000 * (2 + 2 + 3 * 2);
-  EXPECT_LE(static_cast<double>(largest), 1.01 * ideal + block) << "ideal " << ideal;
 }
+
+// More ranks than a tensor has blocks: some would get nothing between two that share it.
+TEST(Partition, PutsSlicesWithoutBlocksLast) {
+  const auto plan = MakeFamily({{"a", DType::kF32, {30}}}, 1, 10).MakePlan();
+  const auto slices = PartitionPlan(*plan, 7);
+  for (size_t rank = 0; rank < slices.size(); ++rank)
+    EXPECT_EQ(slices[rank].ranges.empty(), rank >= 3) << rank;
+  ExpectNeighboursShare(slices);
+}
+
+// Unselects everything in runs of random length, as if the experts had not touched these places.
+void Cool(Plan& plan, std::mt19937_64& random) {
+  plan.merge_bytes = 0;
+  for (uint32_t t = 0; t < plan.tensors.size(); ++t) {
+    PlannedTensor& tensor = plan.tensors[t];
+    const uint64_t blocks = tensor.Blocks(plan.options.block_size);
+    for (uint64_t begin = 0; begin < blocks;) {
+      const uint64_t end = std::min(blocks, begin + 1 + random() % 400);
+      const bool cold = random() % 2 == 0;
+      for (BlockSet& selected : tensor.selected) {
+        const bool skip = !cold && random() % 3 != 0;
+        for (uint64_t b = begin; (cold || skip) && b < end; ++b) selected.Remove(BlockIndex(b));
+      }
+      begin = end;
+    }
+    plan.merge_bytes += RangeMergeBytes(plan, Whole(plan, t));
+  }
+}
+
+// No slice is further from the mean than 2 % of it; or than the largest block where slices are made
+// of a few blocks, as cuts cannot be finer.
+enum class Slices { kOfManyBlocks, kOfFewBlocks };
+void ExpectBalanced(const Plan& plan, int ranks, PlanWork work, Slices slices_are) {
+  const auto slices = PartitionPlan(plan, ranks, work);
+  ASSERT_NO_FATAL_FAILURE(ExpectCover(plan, slices));
+  ASSERT_NO_FATAL_FAILURE(ExpectBytesAddUp(plan, slices));
+  ASSERT_NO_FATAL_FAILURE(ExpectNeighboursShare(slices));
+  uint64_t largest_block = 0;
+  double total = 0;
+  for (uint32_t t = 0; t < plan.tensors.size(); ++t) {
+    const TensorRange whole = Whole(plan, t);
+    total += static_cast<double>(RangeCost(plan, whole, work));
+    for (BlockIndex b = whole.begin; b < whole.end; ++b) {
+      const TensorRange block{t, b, BlockIndex(b.value + 1)};
+      largest_block = std::max(largest_block, RangeCost(plan, block, work));
+    }
+  }
+  const double mean = total / ranks;
+  const double most = slices_are == Slices::kOfManyBlocks
+                          ? 0.02 * mean
+                          : std::max(0.02 * mean, static_cast<double>(largest_block));
+  for (const PlanSlice& slice : slices) {
+    double cost = 0;
+    for (const TensorRange& range : slice.ranges)
+      cost += static_cast<double>(RangeCost(plan, range, work));
+    ASSERT_LE(std::abs(cost - mean), most) << "mean " << mean << ", block " << largest_block;
+  }
+}
+
+class LargeModels : public testing::TestWithParam<std::tuple<LlamaShape, int>> {
+ protected:
+  // The full read, or so many bytes and at most 35 % of the blocks.
+  static Plan PlanOf(std::optional<uint64_t> budget_bytes) {
+    const auto& [shape, rounds] = GetParam();
+    Family family = MakeFamily(LlamaTensors(shape), 3, 640'000);
+    family.rounds = rounds;
+    family.options.budget_bytes = budget_bytes;
+    if (budget_bytes) family.options.top_p = 0.35;
+    auto plan = family.MakePlan();
+    EXPECT_TRUE(plan.has_value()) << plan.error().ToString();
+    return plan ? *std::move(plan) : Plan();
+  }
+};
+
+TEST_P(LargeModels, FullReadIsBalancedOver1024Ranks) {
+  const Plan plan = PlanOf({});
+  ASSERT_GT(plan.merge_bytes, uint64_t{390} << 30);
+  for (const PlanWork work : kWorks) {
+    SCOPED_TRACE(static_cast<int>(work));
+    ASSERT_NO_FATAL_FAILURE(ExpectBalanced(plan, 1024, work, Slices::kOfManyBlocks));
+  }
+}
+
+TEST_P(LargeModels, BudgetedReadIsBalancedOver1024Ranks) {
+  const Plan plan = PlanOf(uint64_t{60} << 30);
+  ASSERT_GT(plan.merge_bytes, uint64_t{59} << 30);
+  for (const PlanWork work : kWorks) {
+    SCOPED_TRACE(static_cast<int>(work));
+    ASSERT_NO_FATAL_FAILURE(ExpectBalanced(
+        plan, 1024, work,
+        work == PlanWork::kSparseMerge ? Slices::kOfFewBlocks : Slices::kOfManyBlocks));
+  }
+}
+
+TEST_P(LargeModels, UnevenReadIsBalancedOver1024Ranks) {
+  Plan plan = PlanOf({});
+  std::mt19937_64 random(10);
+  Cool(plan, random);
+  for (const PlanWork work : kWorks) {
+    SCOPED_TRACE(static_cast<int>(work));
+    ASSERT_NO_FATAL_FAILURE(ExpectBalanced(
+        plan, 1024, work,
+        work == PlanWork::kSparseMerge ? Slices::kOfFewBlocks : Slices::kOfManyBlocks));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Partition, LargeModels,
+                         testing::Combine(testing::Values(kLlama70B, kLlama405B),
+                                          testing::Values(0, 2)),
+                         [](const auto& test) {
+                           return std::to_string(std::get<0>(test.param).layers) + "_layers_" +
+                                  (std::get<1>(test.param) == 0 ? "avg" : "ties");
+                         });
 
 }  // namespace
 }  // namespace mergepipe

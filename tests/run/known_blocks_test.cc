@@ -81,8 +81,12 @@ class KnownBlocksTest : public ::testing::Test {
   }
 
   Result<std::vector<Slice>> Slices(int ranks) {
-    const SliceContext context{inputs_,           merge_.layout, merge_.staging,
-                               OutputForm::kFull, nullptr,       &statistics_};
+    const SliceContext context{.inputs = inputs_,
+                               .layout = merge_.layout,
+                               .staging = merge_.staging,
+                               .form = OutputForm::kFull,
+                               .sparse = nullptr,
+                               .statistics = &statistics_};
     MERGEPIPE_ASSIGN_OR_RETURN(const auto texts, MakeSlices(merge_.plan, context, ranks));
     std::vector<Slice> slices;
     for (const std::string& text : texts) {

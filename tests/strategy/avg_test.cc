@@ -47,9 +47,9 @@ TEST(Avg, HasNoStatistics) {
   const StrategyOptions options{.name = "avg", .weights = {1.0}};
   const auto tensor = SampleTensor(1, 10, 4, 1);
   const auto merge = Start(options, tensor);
-  EXPECT_TRUE(merge->ParseStatistics(0, "").has_value());
-  EXPECT_FALSE(merge->ParseStatistics(0, "x").has_value());
-  const auto finished = merge->Finish(0, *merge->NewStatistics(0));
+  EXPECT_TRUE(merge->ParseStatistics("").has_value());
+  EXPECT_FALSE(merge->ParseStatistics("x").has_value());
+  const auto finished = merge->Finish(*merge->NewStatistics());
   ASSERT_FALSE(finished.has_value());
   EXPECT_EQ(finished.error().kind(), ErrorKind::kInternal);
 }

@@ -11,12 +11,18 @@ using namespace test;
 constexpr uint64_t kLimits[] = {1000, 0, 1000};
 constexpr MagnitudeDigit kDigit{21, 10, 0};
 
+void Count(MagnitudeStatistics& statistics, uint32_t expert, std::span<const float> values) {
+  const std::vector<float> zeros(values.size());
+  statistics.Count(ExpertIndex(expert), kDigit, {DType::kF32, std::as_bytes(values)},
+                   {DType::kF32, std::as_bytes(std::span(zeros))});
+}
+
 std::string Sample() {
   MagnitudeStatistics statistics(3, 1024);
   const float values[] = {0.0f, 1.0f, 1.0f, -2.0f, HUGE_VALF};
-  statistics.Count(ExpertIndex(0), kDigit, values);
+  Count(statistics, 0, values);
   const std::vector<float> many(300, 1.0f);
-  statistics.Count(ExpertIndex(2), kDigit, many);
+  Count(statistics, 2, many);
   return statistics.Serialize();
 }
 
@@ -99,12 +105,12 @@ TEST(MagnitudeStatistics, AppendAddsCounts) {
   MagnitudeStatistics both(2, 1024);
   const float a[] = {1.0f, 3.0f};
   const float b[] = {1.0f, -7.0f, 0.0f};
-  left.Count(ExpertIndex(0), kDigit, a);
-  right.Count(ExpertIndex(0), kDigit, b);
-  right.Count(ExpertIndex(1), kDigit, b);
-  both.Count(ExpertIndex(0), kDigit, a);
-  both.Count(ExpertIndex(0), kDigit, b);
-  both.Count(ExpertIndex(1), kDigit, b);
+  Count(left, 0, a);
+  Count(right, 0, b);
+  Count(right, 1, b);
+  Count(both, 0, a);
+  Count(both, 0, b);
+  Count(both, 1, b);
   left.Append(right);
   EXPECT_EQ(left.Serialize(), both.Serialize());
 }

@@ -28,33 +28,36 @@ struct TensorDeltas {
   }
 };
 
-/// A block of it, as the engine would show it.
-class BlockOf final : public BlockDeltas {
- public:
-  BlockOf(const TensorDeltas& tensor, size_t block)
-      : tensor_(tensor),
-        first_(block * tensor.block_size),
-        size_(std::min(tensor.block_size, tensor.size() - first_)) {
-    for (size_t k = 0; k < tensor.deltas.size(); ++k) {
-      if (tensor.selected[k][block]) experts_.emplace_back(static_cast<uint32_t>(k));
-    }
+/// A block of it, as the engine would show it: the base is 0, so the deltas are the experts.
+inline BlockDeltas BlockOf(const TensorDeltas& tensor, size_t block) {
+  static const std::vector<float> kZeros(1 << 20);
+  const size_t first = block * tensor.block_size;
+  const size_t size = std::min(tensor.block_size, tensor.size() - first);
+  EXPECT_LE(size, kZeros.size());
+  BlockDeltas deltas(first, size, {DType::kF32, std::as_bytes(std::span(kZeros).first(size))});
+  for (size_t k = 0; k < tensor.deltas.size(); ++k) {
+    if (!tensor.selected[k][block]) continue;
+    const auto values = std::span(tensor.deltas[k]).subspan(first, size);
+    deltas.AddExpert(ExpertIndex(static_cast<uint32_t>(k)), {DType::kF32, std::as_bytes(values)});
   }
+  return deltas;
+}
 
-  uint64_t first_element() const override { return first_; }
-  uint64_t size() const override { return size_; }
-  std::span<const ExpertIndex> experts() const override { return experts_; }
-  void Delta(size_t slot, uint64_t begin, std::span<float> out) const override {
-    ASSERT_LE(begin + out.size(), size_);
-    const auto& deltas = tensor_.deltas[experts_[slot].value];
-    std::copy_n(deltas.begin() + static_cast<std::ptrdiff_t>(first_ + begin), out.size(),
-                out.begin());
+/// Copies tiles to their places, and checks that they come in order.
+class Collect final : public TileSink {
+ public:
+  explicit Collect(std::span<float> merged) : merged_(merged) {}
+  ~Collect() override { EXPECT_EQ(next_, merged_.size()); }
+  void Take(uint64_t begin, std::span<const float> merged) override {
+    ASSERT_EQ(begin, next_);
+    ASSERT_LE(begin + merged.size(), merged_.size());
+    std::ranges::copy(merged, merged_.subspan(begin).begin());
+    next_ += merged.size();
   }
 
  private:
-  const TensorDeltas& tensor_;
-  size_t first_;
-  size_t size_;
-  std::vector<ExpertIndex> experts_;
+  std::span<float> merged_;
+  uint64_t next_ = 0;
 };
 
 /// Random deltas with many equal magnitudes, some zeros and infinities and (if asked for) NaNs;
@@ -104,47 +107,52 @@ inline const StrategyRow& Row(const StrategyOptions& options) {
 /// A started merge; `unseen` elements of each expert are selected without a block that shows them.
 inline std::unique_ptr<TensorMerge> Start(const StrategyOptions& options,
                                           const TensorDeltas& tensor, uint64_t unseen = 0,
-                                          std::string name = "model.w") {
+                                          std::string name = "model.w", bool held = false) {
   auto selected = SelectedElements(tensor);
   for (uint64_t& count : selected) count += unseen;
-  return Row(options).make(options)->StartTensor({name, selected});
+  return Row(options).make(options)->StartTensor({name, selected, held});
 }
 
 /// Observes everything in as many parts as `parts`, each serialized and parsed, and finishes all
-/// rounds.
-inline void ObserveAll(const StrategyOptions& options, const TensorDeltas& tensor,
-                       TensorMerge& merge, size_t parts = 1) {
-  for (int round = 0; round < Row(options).rounds(options); ++round) {
-    auto total = merge.NewStatistics(round);
+/// rounds; how many there were.
+inline int ObserveAll(const TensorDeltas& tensor, TensorMerge& merge, size_t parts = 1) {
+  int rounds = 0;
+  for (; merge.WantsRound(); ++rounds) {
+    auto total = merge.NewStatistics();
     size_t block = 0;
     for (size_t part = 1; part <= parts; ++part) {
-      auto statistics = merge.NewStatistics(round);
+      auto statistics = merge.NewStatistics();
       for (; block < tensor.blocks() * part / parts; ++block) {
-        merge.Observe(round, BlockOf(tensor, block), *statistics);
+        merge.Observe(BlockOf(tensor, block), *statistics);
       }
       const std::string bytes = statistics->Serialize();
-      auto parsed = merge.ParseStatistics(round, bytes);
-      ASSERT_TRUE(parsed.has_value());
-      ASSERT_EQ((*parsed)->Serialize(), bytes);
+      auto parsed = merge.ParseStatistics(bytes);
+      EXPECT_TRUE(parsed.has_value());
+      if (!parsed) return rounds;
+      EXPECT_EQ((*parsed)->Serialize(), bytes);
       total->Append(**parsed);
     }
-    const Status finished = merge.Finish(round, *total);
-    ASSERT_TRUE(finished.has_value()) << finished.error().ToString();
+    const Status finished = merge.Finish(*total);
+    EXPECT_TRUE(finished.has_value()) << finished.error().ToString();
+    if (!finished) return rounds;
   }
+  return rounds;
 }
 
 inline std::vector<float> ApplyAll(const TensorDeltas& tensor, const TensorMerge& merge) {
   std::vector<float> merged(tensor.size(), 42.0f);
   for (size_t b = 0; b < tensor.blocks(); ++b) {
-    const BlockOf block(tensor, b);
-    merge.Apply(block, std::span(merged).subspan(block.first_element(), block.size()));
+    const BlockDeltas block = BlockOf(tensor, b);
+    const std::span<float> place(merged.data() + block.first_element(), block.size());
+    Collect sink(place);
+    merge.Apply(block, sink);
   }
   return merged;
 }
 
 inline std::vector<float> Merge(const StrategyOptions& options, const TensorDeltas& tensor) {
   const auto merge = Start(options, tensor);
-  ObserveAll(options, tensor, *merge);
+  EXPECT_LE(ObserveAll(tensor, *merge), Row(options).rounds(options));
   return ApplyAll(tensor, *merge);
 }
 

@@ -101,7 +101,7 @@ TEST(Ties, DoesNotDependOnHowTheBlocksAreSpread) {
   const auto expected = ReferenceTies(options, tensor);
   for (const size_t parts : {1, 2, 3, 7, 60, 100}) {
     const auto merge = Start(options, tensor);
-    ObserveAll(options, tensor, *merge, parts);
+    ObserveAll(tensor, *merge, parts);
     ExpectSame(ApplyAll(tensor, *merge), expected);
   }
 }
@@ -113,7 +113,7 @@ TEST(Ties, CountsUnseenElementsAsZeros) {
       auto tensor = SampleTensor(2, 2000, 500, 6, false);
       tensor.selected.assign(2, std::vector<bool>(4, true));
       const auto merge = Start(options, tensor, unseen);
-      ObserveAll(options, tensor, *merge, 2);
+      ObserveAll(tensor, *merge, 2);
       ExpectSame(ApplyAll(tensor, *merge), ReferenceTies(options, tensor, unseen));
     }
   }
@@ -137,19 +137,46 @@ TEST(Ties, TakesThePositiveSignOnADraw) {
   EXPECT_EQ(Merge(options, tensor), (std::vector<float>{2, 2}));
 }
 
+TEST(Ties, AgreesWithTheDefinitionWhereTensorsAreHeld) {
+  for (const size_t size : {0, 1, 17, 1000, 70'000}) {
+    for (const double density : {1e-9, 0.2, 0.6, 0.95, 1.0}) {
+      for (const size_t parts : {1, 3}) {
+        const StrategyOptions options = Options(density, 3);
+        const auto tensor = SampleTensor(3, size, 3000, size + 1);
+        const auto merge = Start(options, tensor, 0, "w", true);
+        ObserveAll(tensor, *merge, parts);
+        ExpectSame(ApplyAll(tensor, *merge), ReferenceTies(options, tensor));
+      }
+    }
+  }
+}
+
+TEST(Ties, CountsUnseenElementsAsZerosWhereTensorsAreHeld) {
+  for (const uint64_t unseen : {0, 1, 30'000, 59'999, 60'000, 60'001, 1'000'000}) {
+    for (const double density : {0.01, 0.5, 1.0}) {
+      const StrategyOptions options = Options(density, 2);
+      auto tensor = SampleTensor(2, 60'000, 5000, 6, false);
+      tensor.selected.assign(2, std::vector<bool>(12, true));
+      const auto merge = Start(options, tensor, unseen, "w", true);
+      ObserveAll(tensor, *merge, 2);
+      ExpectSame(ApplyAll(tensor, *merge), ReferenceTies(options, tensor, unseen));
+    }
+  }
+}
+
 TEST(Ties, RefusesStatisticsThatDoNotFit) {
   const StrategyOptions options = Options(0.5, 1);
   const TensorDeltas tensor{4, {{1, 2, 3, 4}}, {{true}}};
   const auto merge = Start(options, tensor);
-  const auto seen_twice = merge->NewStatistics(0);
-  merge->Observe(0, BlockOf(tensor, 0), *seen_twice);
-  merge->Observe(0, BlockOf(tensor, 0), *seen_twice);
-  EXPECT_FALSE(merge->Finish(0, *seen_twice).has_value());
+  const auto seen_twice = merge->NewStatistics();
+  merge->Observe(BlockOf(tensor, 0), *seen_twice);
+  merge->Observe(BlockOf(tensor, 0), *seen_twice);
+  EXPECT_FALSE(merge->Finish(*seen_twice).has_value());
 
-  const auto once = merge->NewStatistics(0);
-  merge->Observe(0, BlockOf(tensor, 0), *once);
-  ASSERT_TRUE(merge->Finish(0, *once).has_value());
-  const auto finished = merge->Finish(1, *merge->NewStatistics(1));
+  const auto once = merge->NewStatistics();
+  merge->Observe(BlockOf(tensor, 0), *once);
+  ASSERT_TRUE(merge->Finish(*once).has_value());
+  const auto finished = merge->Finish(*merge->NewStatistics());
   ASSERT_FALSE(finished.has_value());
   EXPECT_EQ(finished.error().kind(), ErrorKind::kInternal);
 }

@@ -11,6 +11,8 @@ enum class LogLevel { kQuiet, kNormal, kVerbose };
 void StartLog(LogLevel level, int rank);
 /// Shown unless quiet, as "mergepipe: warning: ...".
 void LogWarning(std::string_view text);
+/// Shown unless quiet, as "mergepipe: ...": what a run does, when nothing is wrong.
+void LogNote(std::string_view text);
 /// Shown with -v.
 void LogInfo(std::string_view text);
 

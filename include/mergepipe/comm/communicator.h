@@ -1,7 +1,9 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "mergepipe/base/error.h"
@@ -34,6 +36,10 @@ class Communicator {
   /// the sender waits for it there.
   virtual void Send(Rank to, int tag, std::string bytes) = 0;
   virtual std::string Receive(Rank from, int tag) = 0;
+  /// A message if one has begun to arrive, without waiting for one.
+  virtual std::optional<std::string> TryReceive(Rank from, int tag) = 0;
+  /// The same, from whichever rank.
+  virtual std::optional<std::pair<Rank, std::string>> TryReceiveAny(int tag) = 0;
 
   /// Collective: success if every rank offers success; else the error of the lowest failing rank,
   /// the same on all, with "[rank N, host H]" before its subject where there is more than one rank.
@@ -57,14 +63,20 @@ std::unique_ptr<Communicator> LocalCommunicator();
 
 /// What a launcher's environment says about this process, before MPI starts.
 struct LaunchInfo {
-  bool launched = false;  ///< by mpirun, or by srun with PMIx
-  int rank = 0;
-  int size = 1;
+  bool launched = false;  ///< by mpirun, or by srun with PMIx: MPI will find the others
+  int rank = 0;           ///< among the processes that the launcher started
+  int size = 1;           ///< how many it started; several that are not `launched` are all alone
+  int job_tasks = 1;      ///< what a batch job has room for, if this is its script's own process
 };
 LaunchInfo DetectLauncher();
 
+/// kUsage if the launcher started several processes of which MPI knows only this one (`mpi_size` is
+/// 1, or MPI cannot be started): they would do the same work several times.
+Status CheckNotAlone(const LaunchInfo& info, int mpi_size);
+
 /// The communicator of this process: MPI's if a launcher started it, else local. MPI is initialised
-/// here and finalised when the session is destroyed; make one at most.
+/// here and finalised when the session is destroyed; make one at most. Fails as CheckNotAlone, on
+/// all processes that the launcher started.
 class CommSession {
  public:
   static Result<std::unique_ptr<CommSession>> Start();

@@ -49,6 +49,11 @@ struct SliceReport {
   uint64_t copied_bytes = 0;  ///< of these, bytes of the base that went to the output unchanged
   double merge_seconds = 0;
   double sync_seconds = 0;
+  // Of merge_seconds, while some thread was reading, computing, writing; and reading or writing.
+  double read_seconds = 0;
+  double compute_seconds = 0;
+  double write_seconds = 0;
+  double transfer_seconds = 0;
   uint64_t peak_memory_bytes = 0;
   int threads = 0;
   std::vector<PartReport> parts;  ///< in the slice's order

@@ -7,9 +7,18 @@
 
 namespace mergepipe {
 
+/// Is told how far all ranks together have come, some times a second.
+class ProgressListener {
+ public:
+  virtual ~ProgressListener() = default;
+  /// Bytes moved (read, and written) of all that will be.
+  virtual void Update(uint64_t done, uint64_t total) = 0;
+};
+
 struct ExecLimits {
   int threads = 1;
-  uint64_t memory_bytes = 0;  ///< of this rank, everything included
+  uint64_t memory_bytes = 0;             ///< of this rank, everything included
+  ProgressListener* progress = nullptr;  ///< told on rank 0, by its main thread; may be null
 };
 
 /// Merges one slice: reads, merges, writes at offsets, syncs the written files. Collective: every

@@ -57,7 +57,8 @@ struct TensorPart {
   std::vector<BlockSet> selected;     ///< one for each expert; only blocks of [begin, end)
   std::vector<uint64_t> selected_elements;  ///< of the whole tensor, one for each expert
   /// For each expert, of its selected blocks in order: what their hashes are known to be; empty if
-  /// they are not known. Then the same of the base, for all blocks of [begin, end).
+  /// they are not known. Then the same of the base, for all blocks of [begin, end); zero for one
+  /// that is not known, or not finite.
   std::vector<std::vector<Hash128>> known_hashes;
   std::vector<Hash128> known_base_hashes;
   /// Ranks that make parts of this tensor; their statistics are exchanged if there are several.
@@ -75,6 +76,10 @@ struct Slice {
   StrategyOptions strategy;
   OutputForm form = OutputForm::kFull;
   bool allow_nonfinite = false;
+  bool gather_to_root = false;  ///< rank 0 writes the output of all
+  /// Blocks of the base that stay as they are, and whose hashes are known, go from file to file.
+  /// Else they are read, and compared with what is known.
+  bool copies_known_blocks = false;
   std::vector<SourceFile> base_files;
   std::vector<std::vector<SourceFile>> expert_files;  ///< one list for each expert
   std::vector<std::string> expert_ids;

@@ -32,7 +32,9 @@ static_assert(sizeof(BlockStatistics) == 64);  // no padding: statistics are has
 /// Of a block of the base.
 struct BaseBlockStatistics {
   double sum_squares = 0;  ///< of the finite elements, as float32
-  Hash128 hash;            ///< of the stored bytes
+  /// Of the stored bytes; zero, that is unknown, if they are not all finite: such a block is looked
+  /// at whenever it is used.
+  Hash128 hash;
 
   bool operator==(const BaseBlockStatistics&) const = default;
 };

@@ -40,4 +40,8 @@ std::unique_ptr<FileSystem> GateAllReads(FileSystem& files, BudgetShare& share);
 std::unique_ptr<ReadableFile> CountReads(std::unique_ptr<ReadableFile> file,
                                          std::atomic<uint64_t>& counter);
 
+/// The same for a file that may be copied from: what the kernel copies by itself is not read.
+std::unique_ptr<ReadableFile> CountReadsButCopies(std::unique_ptr<ReadableFile> file,
+                                                  std::atomic<uint64_t>& counter);
+
 }  // namespace mergepipe

@@ -37,6 +37,28 @@ struct DirectoryEntry {
   bool is_symlink = false;
 };
 
+/// Where direct transfers (O_DIRECT) want memory and file offset aligned. A transfer goes direct if
+/// its address and its offset leave the same rest by this; the bytes before the first and after the
+/// last multiple always go through the page cache.
+inline constexpr size_t kDirectAlignment = 4096;
+
+/// How weights are moved: large pieces, each byte once.
+enum class TransferMode {
+  kAuto,      ///< kDirect where DiskTraits says that it is worth it, else kBuffered
+  kBuffered,  ///< through the page cache
+  kDirect,    ///< past the page cache; where the filesystem refuses, kBuffered
+};
+
+/// What the disk under a path is, as far as transfers care.
+struct DiskTraits {
+  std::string filesystem;  ///< "ext4" (2 and 3 too), "xfs", "nfs", "lustre"...; else "0x<magic>"
+  bool network = false;    ///< other hosts may see it; asking costs a round trip
+  bool direct = false;     ///< direct transfers are worth it here, and work
+  /// A copy within it need not move the bytes through this machine's memory: a server does it, or
+  /// files share blocks.
+  bool copies = false;
+};
+
 /// A file opened for reading. Thread-safe: ReadAt may be called from several threads.
 class ReadableFile {
  public:
@@ -46,6 +68,10 @@ class ReadableFile {
   virtual Status ReadAt(uint64_t offset, std::span<std::byte> out) = 0;
   virtual uint64_t size() const = 0;
   virtual const std::string& path() const = 0;
+  /// For WritableFile::CopyFrom: the file's descriptor, from which the kernel may copy by itself,
+  /// or -1. A decorator that counts or limits reads keeps the -1, as such a copy would go around
+  /// it.
+  virtual int descriptor() const { return -1; }
 };
 
 /// A file opened for writing. Thread-safe for disjoint ranges.
@@ -54,6 +80,10 @@ class WritableFile {
   virtual ~WritableFile() = default;
   /// Writes all of `bytes` at `offset`.
   virtual Status WriteAt(uint64_t offset, std::span<const std::byte> bytes) = 0;
+  /// Copies `length` bytes of `source` from its offset `from` to the offset `to` here: by sharing
+  /// the blocks, or by the server of a network filesystem, where that works, else by ReadAt and
+  /// WriteAt through a buffer of 1 MiB. A source that ends before is kBadInput, as in ReadAt.
+  virtual Status CopyFrom(ReadableFile& source, uint64_t from, uint64_t to, uint64_t length);
   /// fsync. A failure is final: the kernel may have dropped the pages, so a second call proves
   /// nothing.
   virtual Status Sync() = 0;
@@ -75,18 +105,31 @@ enum class RenameMode {
   kReplace,   ///< plain rename
 };
 
-/// The operations on names. One implementation is `PosixFileSystem()`.
+/// The operations on names. One implementation is `PosixFileSystem()`. Streaming is a matter of
+/// speed: by default it opens as usual, and of the disk nothing is known.
 class FileSystem {
  public:
   virtual ~FileSystem() = default;
 
   /// Only regular files open (links are followed); a directory, device or pipe is kBadInput.
   virtual Result<std::unique_ptr<ReadableFile>> OpenForReading(const std::string& path) = 0;
+  /// The same for weights that are read once, in large pieces. ReadAt leaves the page cache as it
+  /// found it: what was cached is used and stays, what this read brings in goes (where the kernel
+  /// does not tell what is cached, as on an overlay, that may go too). No byte outside of the asked
+  /// range is transferred to the caller, and of a local disk none outside of its pages is read.
+  virtual Result<std::unique_ptr<ReadableFile>> OpenForStreaming(const std::string& path,
+                                                                 TransferMode mode);
   /// Makes a new file of `size` bytes (all allocated where the filesystem can, so that a full disk
   /// shows now); it must not exist. Mode 0666 less the umask.
   virtual Result<std::unique_ptr<WritableFile>> Create(const std::string& path, uint64_t size) = 0;
   /// Opens an existing regular file for writing at offsets.
   virtual Result<std::unique_ptr<WritableFile>> OpenForWriting(const std::string& path) = 0;
+  /// The same for weights that are written once, in large pieces, into a file that has its size.
+  /// Disjoint ranges may be written by any number of threads and processes of a host at once, also
+  /// where they meet within a page. What is buffered goes to the disk early, so that Sync is short,
+  /// and leaves the page cache with Sync.
+  virtual Result<std::unique_ptr<WritableFile>> OpenForWriting(const std::string& path,
+                                                               TransferMode mode);
 
   /// Follows links. kBadInput if there is nothing at `path`.
   virtual Result<FileInfo> Stat(const std::string& path) = 0;
@@ -104,6 +147,8 @@ class FileSystem {
   virtual Status Remove(const std::string& path) = 0;
   /// Bytes that this user may still write on the filesystem of `path` (an existing directory).
   virtual Result<uint64_t> FreeSpace(const std::string& path) = 0;
+  /// Of the file or directory at `path`, which must exist.
+  virtual Result<DiskTraits> TraitsOf(const std::string& path);
   /// Takes an exclusive lock on `path` (made if absent) that dies with its holder, or fails with
   /// kUsage at once if another process has it.
   virtual Result<std::unique_ptr<FileLock>> Lock(const std::string& path) = 0;

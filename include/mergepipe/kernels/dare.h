@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <span>
 
+#include "mergepipe/kernels/delta.h"
+
 /// \file
 /// Drop And REscale (Yu et al., "Language Models are Super Mario", 2023, section 3.2), in float32.
 namespace mergepipe {
@@ -18,5 +20,8 @@ struct DareKeep {
 /// even where delta[i] is NaN. Spans of equal length.
 void AddRescaled(const DareKeep& keep, std::span<const uint32_t> draws, float coefficient,
                  std::span<const float> delta, std::span<float> sum);
+/// The same with delta = expert - base, as by ComputeDelta.
+void AddRescaled(const DareKeep& keep, std::span<const uint32_t> draws, float coefficient,
+                 const StoredElements& expert, const StoredElements& base, std::span<float> sum);
 
 }  // namespace mergepipe

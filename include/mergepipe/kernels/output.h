@@ -4,6 +4,7 @@
 #include <span>
 
 #include "mergepipe/base/dtype.h"
+#include "mergepipe/kernels/delta.h"
 #include "mergepipe/kernels/nonfinite.h"
 
 /// \file
@@ -13,18 +14,10 @@
 /// range is finite here).
 namespace mergepipe {
 
-/// One block's elements as they are stored and as the arithmetic sees them: `values` is ToFloat of
-/// `stored`.
-struct BaseElements {
-  DType dtype;
-  std::span<const std::byte> stored;
-  std::span<const float> values;
-};
-
 /// Element i of `out` is the base's where merged_delta[i] is 0 of either sign (its very bits if
-/// `out_dtype` is the base's type, else as ConvertStored gives it), and otherwise values[i] +
-/// merged_delta[i] in float32, rounded once as by FromFloat.
-NonFinite WriteMerged(const BaseElements& base, std::span<const float> merged_delta,
+/// `out_dtype` is the base's type, else as ConvertStored gives it), and otherwise base[i] +
+/// merged_delta[i] in float32, with base[i] converted as by ToFloat, rounded once as by FromFloat.
+NonFinite WriteMerged(const StoredElements& base, std::span<const float> merged_delta,
                       DType out_dtype, std::span<std::byte> out);
 
 /// Elements of one type as another: the very bits between equal types; else rounded once to

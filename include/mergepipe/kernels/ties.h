@@ -2,6 +2,8 @@
 
 #include <span>
 
+#include "mergepipe/kernels/delta.h"
+
 /// \file
 /// TrIm, Elect Sign & Merge (Yadav et al., "TIES-Merging", NeurIPS 2023, section 4), in float32, in
 /// one pass over the experts: both signs are summed, and the elected one is taken at the end.
@@ -26,5 +28,18 @@ void ElectMean(const TiesSums& sums, float lambda, std::span<float> merged);
 
 /// merged = lambda * sum of the elected sign.
 void ElectSum(const TiesSums& sums, float lambda, std::span<float> merged);
+
+struct TiesInput {
+  StoredElements stored;
+  float threshold;
+  float weight;
+};
+
+enum class TiesElection { kMean, kSum };
+
+/// merged = what ComputeDelta, AddTrimmed in the order of `inputs` from sums of 0, and ElectMean or
+/// ElectSum give; in one pass.
+void MergeTies(const StoredElements& base, std::span<const TiesInput> inputs, TiesElection election,
+               float lambda, std::span<float> merged);
 
 }  // namespace mergepipe

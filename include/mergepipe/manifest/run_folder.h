@@ -14,8 +14,9 @@ namespace mergepipe {
 ///
 ///     run_id, version, started_at, finished_at (UTC), exit_status, command_line, out (absolute)
 ///     seconds    {plan, exec}
-///     ranks      [{rank, host, threads, merge_seconds, sync_seconds, peak_memory_bytes,
-///     expert_bytes_read, base_bytes_read,
+///     ranks      [{rank, host, threads, merge_seconds, sync_seconds, read_seconds,
+///                compute_seconds, write_seconds, transfer_seconds (see SliceReport),
+///                peak_memory_bytes, expert_bytes_read, base_bytes_read,
 ///                output_bytes_written}]
 struct RunMeta {
   std::string run_id;

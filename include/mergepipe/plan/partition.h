@@ -1,5 +1,6 @@
 #pragma once
 
+#include <map>
 #include <vector>
 
 #include "mergepipe/plan/plan.h"
@@ -20,17 +21,44 @@ struct PlanSlice {
   bool operator==(const PlanSlice&) const = default;
 };
 
-/// Cuts the plan's blocks into `ranks` contiguous slices of near-equal cost, in order. The cost of
-/// a block is the bytes read (base, and each selected expert as often as it is read) plus the bytes
-/// written. Cuts fall on block boundaries, and on a tensor's boundary where one is within 0.5 % of
-/// a share. Every block is in exactly one slice; a slice may be empty.
-std::vector<PlanSlice> PartitionPlan(const Plan& plan, int ranks);
+/// What is done with a plan's blocks, and so what a block costs: bytes read and bytes written.
+enum class PlanWork {
+  /// Every block is made: base, each selected expert as often as it is read, output. Integer
+  /// tensors that are compared: all experts too.
+  kMerge,
+  /// The same of touched blocks only. Of tensors that are compared, base and experts.
+  kSparseMerge,
+  /// Every block is made from the base and the blocks that a sparse merge has made.
+  kMaterialize,
+};
+
+/// Cuts the plan's blocks into `ranks` contiguous slices of near-equal cost, in order. Cuts fall on
+/// block boundaries, and on a tensor's boundary where one is within 0.5 % of a share: a slice is
+/// off the mean by at most 1 %, or by the largest block. Every block is in exactly one slice.
+/// Slices without blocks come last: the ranks that share a tensor follow each other. Takes time in
+/// proportion to the plan's pairs, for any number of ranks.
+std::vector<PlanSlice> PartitionPlan(const Plan& plan, int ranks, PlanWork work = PlanWork::kMerge);
 
 /// The cost of the blocks in a range, in bytes.
-uint64_t RangeCost(const Plan& plan, const TensorRange& range);
+uint64_t RangeCost(const Plan& plan, const TensorRange& range, PlanWork work = PlanWork::kMerge);
 
 /// Expert bytes that merging a range reads, and that comparing its integer tensors reads.
 uint64_t RangeMergeBytes(const Plan& plan, const TensorRange& range);
 uint64_t RangeCompareBytes(const Plan& plan, const TensorRange& range);
+
+/// Which ranks hold blocks of a tensor.
+struct TensorSharing {
+  int first_rank = 0;
+  int last_rank = 0;
+  /// Numbers the tensors that several ranks share, in file order. As slices are contiguous, a rank
+  /// shares at most two tensors, and these have consecutive numbers: at most one is even, and one
+  /// odd.
+  uint32_t ordinal = 0;
+
+  bool shared() const { return first_rank != last_rank; }
+};
+
+/// Of each tensor that is in a slice.
+std::map<uint32_t, TensorSharing> FindSharing(const std::vector<PlanSlice>& slices);
 
 }  // namespace mergepipe

@@ -21,6 +21,13 @@ struct MergeInputs {
   std::vector<std::string> experts;  ///< likewise
 };
 
+/// Who writes the output of a job with several ranks.
+enum class GatherMode {
+  kAuto,    ///< kShared where all ranks see the output's directory, else kRoot
+  kShared,  ///< each rank its own part
+  kRoot,    ///< rank 0 all of it; the others send it what they made
+};
+
 /// Where the results go.
 struct MergeTarget {
   std::string directory;
@@ -28,6 +35,7 @@ struct MergeTarget {
   std::string runs_directory = "runs";
   OutputForm form = OutputForm::kFull;
   bool overwrite = false;
+  GatherMode gather = GatherMode::kAuto;
 };
 
 /// Where scores come from if the catalog has no exact statistics, and they are needed.
@@ -72,6 +80,11 @@ struct MergeOutcome {
   Manifest manifest;
   double plan_seconds = 0;
   double exec_seconds = 0;
+  DiskTraits input_disk;                 ///< where the base is, as rank 0 sees it
+  DiskTraits output_disk;                ///< likewise
+  bool gathered_by_root = false;         ///< with several ranks: rank 0 wrote for all
+  std::vector<std::string> blind_hosts;  ///< that do not see the output's directory, if known
+  std::vector<SliceReport> ranks;        ///< what each did; without its parts
   std::vector<std::string> warnings;
 };
 

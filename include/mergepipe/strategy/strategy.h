@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "mergepipe/base/error.h"
-#include "mergepipe/base/units.h"
 #include "mergepipe/plan/strategy_options.h"
+#include "mergepipe/strategy/block_deltas.h"
 
 /// \file
 /// What a merge computes for one tensor, apart from where the bytes come from and go to. A strategy
@@ -20,21 +20,6 @@
 /// All arithmetic is float32 on exactly converted inputs, without contraction, sums in expert
 /// order. The result must not depend on how blocks are spread over ranks and threads.
 namespace mergepipe {
-
-/// The deltas of one block, for the experts that are present in it, converted on demand: a block is
-/// read several times from its stored bytes, never held as float32.
-class BlockDeltas {
- public:
-  virtual ~BlockDeltas() = default;
-  /// Index of the block's first element in the tensor.
-  virtual uint64_t first_element() const = 0;
-  virtual uint64_t size() const = 0;
-  /// Present experts, ascending.
-  virtual std::span<const ExpertIndex> experts() const = 0;
-  /// D_k = W_k - W0 in float32 for elements [begin, begin + out.size()) of the block; `slot` is a
-  /// position in experts().
-  virtual void Delta(size_t slot, uint64_t begin, std::span<float> out) const = 0;
-};
 
 /// What a round of observation has seen so far. Merging must be associative over neighbouring
 /// ranges of blocks, so that the result does not depend on the partition: use integers, or keep
@@ -53,33 +38,52 @@ struct TensorContext {
   /// For each expert (all of them, in order): elements of its selected blocks in the whole tensor,
   /// blocks known equal to the base included.
   std::span<const uint64_t> selected_elements;
+  /// Whether the selected bytes stay in memory between rounds: then a further round costs no
+  /// reading. Else every round reads them again, and there are at most StrategyRow::rounds. The
+  /// same on all ranks that share the tensor.
+  bool held = false;
 };
 
-/// A tensor being merged. Observe and Apply are called from several threads; Finish from one.
+/// Takes a block's merged delta, tile by tile.
+class TileSink {
+ public:
+  virtual ~TileSink() = default;
+  /// Elements [begin, begin + merged.size()) of the block. `merged` is valid during the call.
+  virtual void Take(uint64_t begin, std::span<const float> merged) = 0;
+};
+
+/// A tensor being merged. Observe and Apply are called from several threads; Finish from one, with
+/// no other call at the same time. It counts its rounds itself: what the const functions below mean
+/// is the round at hand.
 class TensorMerge {
  public:
   virtual ~TensorMerge() = default;
 
-  /// Statistics of no block, for round `round`.
-  virtual std::unique_ptr<TensorStatistics> NewStatistics(int round) const = 0;
+  /// Whether every selected block must be observed (again) before Apply. Depends on the context and
+  /// on the statistics of finished rounds alone, so all ranks that share a tensor agree.
+  virtual bool WantsRound() const = 0;
+  /// Statistics of no block.
+  virtual std::unique_ptr<TensorStatistics> NewStatistics() const = 0;
   /// kInternal if the bytes are not what Serialize gave (they come from another rank).
   virtual Result<std::unique_ptr<TensorStatistics>> ParseStatistics(
-      int round, std::string_view bytes) const = 0;
+      std::string_view bytes) const = 0;
   /// Adds one block to `statistics`.
-  virtual void Observe(int round, const BlockDeltas& block, TensorStatistics& statistics) const = 0;
-  /// Ends round `round` with the statistics of the whole tensor. Rounds come in order.
-  virtual Status Finish(int round, const TensorStatistics& statistics) = 0;
+  virtual void Observe(const BlockDeltas& block, TensorStatistics& statistics) const = 0;
+  /// Ends the round with the statistics of the whole tensor.
+  virtual Status Finish(const TensorStatistics& statistics) = 0;
 
-  /// The merged delta, lambda included, of the whole block: `merged` has block.size() elements.
-  virtual void Apply(const BlockDeltas& block, std::span<float> merged) const = 0;
+  /// Gives the merged delta, lambda included, of the whole block: tiles in order, without gaps.
+  virtual void Apply(const BlockDeltas& block, TileSink& sink) const = 0;
 };
 
 class Strategy {
  public:
   virtual ~Strategy() = default;
-  /// How often every selected block of a tensor must be observed before Apply; 0 for block-local
-  /// ones.
+  /// How often every selected block of a tensor that is not held must be observed before Apply; 0
+  /// for block-local ones.
   virtual int ObservationRounds() const = 0;
+  /// The most that the statistics of one round take in memory for each expert.
+  virtual uint64_t StatisticsBytes() const = 0;
   virtual std::unique_ptr<TensorMerge> StartTensor(const TensorContext& tensor) const = 0;
 };
 
@@ -90,7 +94,8 @@ struct StrategyRow {
   double default_density;
   /// kUsage if the options do not fit, naming the option.
   Status (*check)(const StrategyOptions& options);
-  /// Observation rounds, from the options alone: the planner charges reads by it.
+  /// Observation rounds where a tensor is not held, from the options alone: the planner charges
+  /// reads by it.
   int (*rounds)(const StrategyOptions& options);
   /// For each expert the largest |c_k| of a strategy that adds c_k D_k with coefficients that do
   /// not depend on what is read; nothing for the others. The planner's error bound comes from it.

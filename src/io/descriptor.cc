@@ -1,0 +1,50 @@
+#include "io/descriptor.h"
+
+#include <cerrno>
+
+namespace mergepipe {
+
+Status Descriptor::Close(const std::string& path) {
+  const int fd = std::exchange(fd_, -1);
+  if (fd >= 0 && ::close(fd) != 0 && errno != EINTR) {
+    return tl::unexpected(SystemError(errno, path, "close"));
+  }
+  return {};
+}
+
+int OpenRetrying(const std::string& path, int flags, mode_t mode) {
+  int fd = -1;
+  do {
+    fd = ::open(path.c_str(), flags | O_CLOEXEC, mode);
+  } while (fd < 0 && errno == EINTR);
+  return fd;
+}
+
+Result<OpenedFile> OpenRegular(const std::string& path, int flags) {
+  // O_NONBLOCK: opening a pipe must not wait for its writer.
+  OpenedFile file{Descriptor(OpenRetrying(path, flags | O_NONBLOCK)), {}};
+  if (file.fd.get() < 0) return tl::unexpected(OpenError(errno, path));
+  if (::fstat(file.fd.get(), &file.info) != 0) {
+    return tl::unexpected(SystemError(errno, path, "look up"));
+  }
+  if (!S_ISREG(file.info.st_mode)) {
+    return Fail(ErrorKind::kBadInput, path,
+                S_ISDIR(file.info.st_mode) ? "is a directory, not a file" : "is not a regular file",
+                "give a checkpoint directory or a weight file");
+  }
+  return file;
+}
+
+Error NotThere(const std::string& path) {
+  return Error(ErrorKind::kBadInput, path, "no such file or directory", "check the path");
+}
+
+Error OpenError(int error, const std::string& path) {
+  if (error == ENOENT || error == ENOTDIR || error == ELOOP) return NotThere(path);
+  if (error == ENXIO || error == EISDIR) {
+    return Error(ErrorKind::kBadInput, path, "is not a regular file", "check the path");
+  }
+  return SystemError(error, path, "open");
+}
+
+}  // namespace mergepipe

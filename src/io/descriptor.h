@@ -1,0 +1,46 @@
+#pragma once
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <string>
+#include <utility>
+
+#include "mergepipe/io/file.h"
+
+namespace mergepipe {
+
+/// Owns a file descriptor; -1 is none.
+class Descriptor {
+ public:
+  explicit Descriptor(int fd) : fd_(fd) {}
+  ~Descriptor() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  Descriptor& operator=(Descriptor&&) = delete;
+  int get() const { return fd_; }
+  /// Closes it and reports what only shows then.
+  Status Close(const std::string& path);
+
+ private:
+  int fd_;
+};
+
+/// open(2) with O_CLOEXEC, again after a signal; errno tells why it is -1.
+int OpenRetrying(const std::string& path, int flags, mode_t mode = 0);
+
+/// A regular file as it was when opened.
+struct OpenedFile {
+  Descriptor fd;
+  struct stat info;
+};
+/// Opens a file that must be a regular one; never waits for the other end of a pipe.
+Result<OpenedFile> OpenRegular(const std::string& path, int flags);
+
+Error NotThere(const std::string& path);
+/// What a failed open says of `path`.
+Error OpenError(int error, const std::string& path);
+
+}  // namespace mergepipe
