@@ -57,10 +57,10 @@ log() { echo "== $*" >&2; }
 # quiet COMMAND...: its output only if it fails.
 quiet() {
   local status=0
-  "$@" >command.log 2>&1 </dev/null || status=$?
+  "$@" >command.log 2>command.err </dev/null || status=$?
   if ((status != 0)); then
     echo "$0: exit $status: $*" >&2
-    cat command.log >&2
+    cat command.log command.err >&2
     exit 1
   fi
 }

@@ -187,7 +187,7 @@ TEST_F(CopyTest, TheSourceLeavesThePageCacheAsItWas) {
     EXPECT_TRUE(target->CopyFrom(*source, 5000, 5001, 2 << 20));
     EXPECT_EQ(test::CachedPagesOf(from_), before);
     EXPECT_TRUE(target->Sync());
-    EXPECT_EQ(test::Count(test::CachedPagesOf(to_)), 0u);
+    EXPECT_LE(test::Count(test::CachedPagesOf(to_)), test::kPagesInHand);
   }
 }
 

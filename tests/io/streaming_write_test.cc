@@ -113,7 +113,7 @@ TEST_P(StreamingWrite, LeavesThePageCacheWithSync) {
   Write(*file, 100, kSize - 100, 0);
   Write(*file, 200'000, 300'000, 3);
   EXPECT_TRUE(file->Sync());
-  EXPECT_EQ(test::Count(test::CachedPagesOf(path_)), 0u);
+  EXPECT_LE(test::Count(test::CachedPagesOf(path_)), test::kPagesInHand);
 }
 
 TEST_P(StreamingWrite, DirectIsPastThePageCache) {

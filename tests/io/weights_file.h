@@ -86,6 +86,10 @@ inline void Cache(const std::string& path, uint64_t begin, uint64_t end) {
   ::close(fd);
 }
 
+/// The kernel drops what it is asked to but for a page that it has in hand just then: so many of a
+/// test's thousands may stay.
+inline constexpr size_t kPagesInHand = 2;
+
 /// Takes all of a file out of the page cache.
 inline void Uncache(const std::string& path) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
