@@ -70,7 +70,7 @@ class Planner {
       const BlockGeometry geometry{slice_.block_size, part.elements};
       base += geometry.ElementsBetween(part.begin, part.end) * DTypeSize(part.base.dtype);
     }
-    const auto workers = static_cast<uint64_t>(threads_ + kTransfers);
+    const uint64_t workers = static_cast<uint64_t>(threads_) + kTransfers;
     return std::clamp(base / (workers * kUnitsOfWorker), kFineTarget, kLargestTarget);
   }
 
@@ -128,7 +128,8 @@ class Planner {
   }
 
   uint64_t Apart(const Shape& shape, const Needs& needs) const {
-    const auto workers = static_cast<uint64_t>(shape.computing + shape.transfers);
+    const int threads = shape.computing + shape.transfers;
+    const auto workers = static_cast<uint64_t>(threads);
     return fixed_ + StatisticsMemory(shape.computing) + workers * (needs.out + needs.passing);
   }
 

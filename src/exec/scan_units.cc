@@ -93,7 +93,7 @@ Result<ScanUnits> CutScan(const ScanSlice& slice, const ExecLimits& limits) {
   // Fewer workers rather than none where little memory is left.
   const uint64_t left = limits.memory_bytes - needs.fixed;
   cut.computing = std::max(1, limits.threads);
-  const uint64_t wanted = static_cast<uint64_t>(cut.computing + kTransfers);
+  const uint64_t wanted = static_cast<uint64_t>(cut.computing) + kTransfers;
   const uint64_t workers =
       std::clamp<uint64_t>(left / std::max<uint64_t>(1, needs.block), 1, wanted);
   cut.workers = static_cast<int>(workers);

@@ -68,7 +68,7 @@ void ConvertRun(const std::byte* HWY_RESTRICT stored, std::byte* HWY_RESTRICT ou
 
 // As BF16::FromFloat, but what a NaN becomes is given.
 template <class Bits>
-HWY_INLINE Bits RoundToBf16(FloatTag d, FloatVector value, Bits nan) {
+HWY_INLINE Bits RoundToBf16(FloatVector value, Bits nan) {
   const hn::RebindToUnsigned<FloatTag> du;
   const auto bits = hn::BitCast(du, value);
   const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1u));
@@ -95,7 +95,7 @@ size_t MergeToBf16(const std::byte* HWY_RESTRICT stored, const float* HWY_RESTRI
       nan = hn::IfThenElse(hn::RebindMask(du, same), hn::ShiftRight<16>(hn::BitCast(du, before)),
                            nan);
     }
-    hn::StoreU(hn::TruncateTo(d16, RoundToBf16(d, value, nan)), d16,
+    hn::StoreU(hn::TruncateTo(d16, RoundToBf16(value, nan)), d16,
                reinterpret_cast<uint16_t*>(out) + i);
   }
   return whole;
@@ -110,7 +110,7 @@ size_t ConvertToBf16(const std::byte* HWY_RESTRICT stored, std::byte* HWY_RESTRI
   const auto nan = hn::Set(du, uint32_t{0x7fc0});
   const size_t whole = count / kVectorStep * kVectorStep;
   for (size_t i = 0; i < whole; i += hn::Lanes(d)) {
-    const auto bits = RoundToBf16(d, LoadFloats<From>(d, stored, i), nan);
+    const auto bits = RoundToBf16(LoadFloats<From>(d, stored, i), nan);
     hn::StoreU(hn::TruncateTo(d16, bits), d16, reinterpret_cast<uint16_t*>(out) + i);
   }
   return whole;

@@ -16,7 +16,7 @@ namespace {
 namespace hn = hwy::HWY_NAMESPACE;
 
 // Vector loops work on multiples of so many elements, whatever the target.
-constexpr size_t kVectorStep = 16;
+inline constexpr size_t kVectorStep = 16;
 using FloatTag = hn::CappedTag<float, kVectorStep>;
 using FloatVector = hn::Vec<FloatTag>;
 

@@ -61,9 +61,8 @@ Result<MergeOutcome> RunMerge(FileSystem& files, Communicator& communicator,
       communicator.is_root() ? Staging::CheckOptions(files, options.target) : Status()));
   MERGEPIPE_ASSIGN_OR_RETURN(
       std::optional<Planned> planned,
-      PlanOnAll(files, communicator, options, [&](const ResolvedInputs& inputs) {
-        return CheckTarget(files, options, inputs);
-      }));
+      PlanOnAll(files, communicator, options,
+                [&](const ResolvedInputs& inputs) { return CheckTarget(files, options, inputs); }));
   return ExecuteOnAll(files, communicator, options.target.gather, options.limits,
                       [&]() -> Result<ExecuteRequest> {
                         return RequestFor(options, std::move(*planned), std::move(started_at));

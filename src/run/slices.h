@@ -18,7 +18,7 @@ struct SliceContext {
   std::string staging;
   OutputForm form = OutputForm::kFull;
   bool gather_to_root = false;
-  bool copies_known_blocks = false;  ///< as Slice's
+  bool copies_known_blocks = false;      ///< as Slice's
   const SparseOutput* sparse = nullptr;  ///< take the touched blocks from it
   /// Knows the hashes of blocks that were analyzed; may be null. Asked for tensors in ascending
   /// order.
