@@ -311,8 +311,7 @@ def test_a_resumed_analysis_counts_what_it_reads(program, scratch):
     arguments = ("analyze", "--json", "--base", family.base.path, "--experts", *family.paths(), "--block-size", 1 << 20)
     _, whole = traced.run(program, "whole", *arguments, "--db", "whole.sqlite")
     count = traced.calls(whole, "fdatasync")
-    killed, _ = traced.run(program, "killed", *arguments, inject=f"fdatasync:signal=SIGKILL:when={int(0.8 * count)}")
-    assert killed.code != 0, killed
+    traced.run_killed(program, "killed", *arguments, call="fdatasync", at=int(0.8 * count))
     outcome, trace = traced.run(program, "resumed", *arguments)
     said = json.loads(outcome.expect(0).stdout)
     trace.assert_only_counted_reads(family)

@@ -85,3 +85,18 @@ def calls(trace: Trace, call: str) -> int:
     """How often the busiest thread made a system call: strace counts injections by thread."""
     logs = trace.logs.parent.glob(trace.logs.name + ".*")
     return max(len(re.findall(rf"^{call}\(", log.read_text(errors="replace"), re.M)) for log in logs)
+
+
+def run_killed(program: Program, name: str, *arguments, call: str, at: int, **how) -> tuple[Outcome, Trace]:
+    """A traced command that SIGKILL ends at the `at`-th `call` of a thread.
+
+    Which thread makes how many calls differs from run to run: a run in which none came so far is undone, and
+    followed by one that is killed earlier.
+    """
+    while at > 1:
+        outcome, trace = run(program, f"{name}-{at}", *arguments, inject=f"{call}:signal=SIGKILL:when={at}", **how)
+        if outcome.code != 0:
+            return outcome, trace
+        program.catalog.unlink()
+        at = at * 4 // 5
+    raise AssertionError(f"it was never killed at a {call}{outcome}")
