@@ -103,11 +103,12 @@ class RecoverLadder : public testing::Test {
     WriteTree(disk_, root_ + "/in", ReadTree(world_.disk(), "/in"));
     MergeOptions options = world_.Options();
     options.inputs = {catalog_, root_ + "/in/base", {root_ + "/in/expert_1"}};
-    options.plan.strategy.weights = {};
+    options.plan.strategy.weights = {1};
     options.target.directory = root_ + "/out";
     options.target.runs_directory = runs_;
     std::filesystem::create_directory(directory_);
-    EXPECT_TRUE(RunMerge(disk_, world_.communicator(), options).has_value());
+    const auto merged = RunMerge(disk_, world_.communicator(), options);
+    EXPECT_TRUE(merged.has_value()) << ErrorOf(merged).ToString();
     whole_ = ReadSmallFile(disk_, catalog_, kLimit).value();
   }
 
