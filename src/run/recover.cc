@@ -90,7 +90,9 @@ class NewCatalog {
   }
   ~NewCatalog() {
     catalog_.reset();
-    if (!placed_) static_cast<void>(files_.Remove(path_));
+    if (placed_) return;
+    static_cast<void>(files_.Remove(path_));
+    static_cast<void>(files_.Remove(path_ + "-journal"));
   }
   NewCatalog(const NewCatalog&) = delete;
   NewCatalog& operator=(const NewCatalog&) = delete;
@@ -128,7 +130,8 @@ Result<std::string> FreeName(FileSystem& files, const std::string& name) {
   std::string free = name;
   for (int n = 2;; ++n) {
     MERGEPIPE_ASSIGN_OR_RETURN(const bool taken, files.Exists(free));
-    if (!taken) return free;
+    MERGEPIPE_ASSIGN_OR_RETURN(const bool journal, files.Exists(free + "-journal"));
+    if (!taken && !journal) return free;
     free = name + "-" + std::to_string(n);
   }
 }

@@ -62,8 +62,9 @@ def start_over(program: Program, command: Command) -> None:
 
 def strace(log: Path, group: str, inject: str | None) -> list[str]:
     names = ",".join(GROUPS[group])
-    arguments = ["strace", "-f", "--seccomp-bpf", "-qq", "-y", "-s", "0", "-o", str(log), "-e", f"trace={names}",
-                 "-e", "signal=none"]
+    arguments = ["strace", "-f", "-qq", "-y", "-s", "0", "-o", str(log), "-e", f"trace={names}", "-e", "signal=none"]
+    if inject is None or "signal=" not in inject:
+        arguments.append("--seccomp-bpf")  # several times as fast; it loses the signals
     return arguments + (["-e", f"inject={names}:{inject}"] if inject else [])
 
 
@@ -76,7 +77,7 @@ def run(program: Program, command: Command, group: str, inject: str | None = Non
 
 
 def rungs(program: Program, lines: list[str], limit: int) -> list[int]:
-    """At which calls of a thread there is something of ours, at most `limit` of these, the last ones always."""
+    """At which calls of a thread there is something of ours: `limit` of them, spread, and with the last ones."""
     counts: dict[tuple[str, str], int] = {}
     ours = set()
     for line in lines:
@@ -89,9 +90,9 @@ def rungs(program: Program, lines: list[str], limit: int) -> list[int]:
     numbers = sorted(ours)
     if len(numbers) <= limit:
         return numbers
-    tail = numbers[-3:]
-    step = (len(numbers) - 3) / (limit - 3)
-    return sorted({numbers[int(i * step)] for i in range(limit - 3)} | set(tail))
+    last = min(3, limit // 2)
+    step = (len(numbers) - last) / (limit - last)
+    return sorted({numbers[int(i * step)] for i in range(limit - last)} | set(numbers[-last:]))
 
 
 def database_rows(path: Path, *queries: str) -> list:
