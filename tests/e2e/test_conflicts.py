@@ -32,6 +32,21 @@ def arguments_of(family: checkpoint.Family, out: object) -> list:
             "--threads", "2"]
 
 
+STARTED: list[subprocess.Popen] = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_running():
+    """A test that fails half-way leaves a job that stands still."""
+    yield
+    for process in STARTED:
+        with contextlib.suppress(ProcessLookupError):
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    STARTED.clear()
+
+
 class Job:
     """A command that was started and not waited for."""
 
@@ -39,7 +54,9 @@ class Job:
         self.command = [*map(str, prefix), program.binary, *map(str, arguments)]
         self.start = time.monotonic()
         self.process = subprocess.Popen(self.command, cwd=program.root, env=program.environment,
-                                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                        start_new_session=True)
+        STARTED.append(self.process)
 
     def wait(self) -> Outcome:
         stdout, stderr = self.process.communicate(timeout=DEADLINE)

@@ -34,6 +34,22 @@ def test_an_overwriting_merge(program, small, group):
 
 
 @needs_strace
+def test_an_exchange_by_hand(program, small):
+    """Where a filesystem cannot exchange two names, three renames do; between them the old output has another name."""
+    command = fault_ladder.overwrite_command(program, small)
+    command.inject = ("renameat2:error=EINVAL",)
+    previous = program.outputs / ".merged.mergepipe-previous"
+    command.whole = lambda p, made: made is None and checkpoint.all_files(previous).keys() >= command.before.keys()
+    outcome, lines = fault_ladder.run(program, command, "rename")
+    command.expected = fault_ladder.output(program)
+    by_hand = [line for line in lines if " rename(" in line and str(program.outputs) in line]
+    assert len(by_hand) == 3, f"{by_hand}{outcome.expect(0)}"
+    for number in (1, 2, 3):
+        outcome, lines = fault_ladder.run(program, command, "rename", f"signal=SIGKILL:when={number}")
+        assert fault_ladder.check_rung(program, command, "rename", outcome, lines, None)
+
+
+@needs_strace
 @pytest.mark.parametrize("group", ["pwrite64", "fsync", "rename"])
 def test_a_materialization(program, small, group):
     command = fault_ladder.materialize_command(program, small)
