@@ -161,6 +161,7 @@ def check_rung(program: Program, command: Command, group: str, outcome: Outcome,
         return disturbed  # it was told too late: the output is in place
     again.expect(DONE)
     assert command.made(program) == command.expected, f"after {hits}{outcome}{again}"
+    program.assert_catalog_intact()
     left = [path.name for path in program.outputs.iterdir() if path.name.startswith(".")]
     assert not left, f"left beside the output: {left}{outcome}{again}"
     return disturbed

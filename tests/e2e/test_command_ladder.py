@@ -50,4 +50,4 @@ def test_recover(program, small, group, damaged):
 def test_a_merge_on_two_ranks(program, small, group):
     command = fault_ladder.merge_command(small)
     command.ranks = 2
-    fault_ladder.climb(program, command, group, 3)
+    assert fault_ladder.climb(program, command, group, 2) > 0
