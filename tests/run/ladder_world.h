@@ -2,6 +2,7 @@
 
 #include <cerrno>
 #include <cstdint>
+#include <filesystem>
 #include <map>
 #include <string>
 #include <vector>
@@ -66,10 +67,12 @@ class World {
 
  private:
   static const Tree& Inputs();
+  // Where SQLite's syncs take no time, if there is such a place.
+  static std::filesystem::path FastPlace();
 
   MemoryFileSystem disk_;
   FaultFileSystem files_{disk_};
-  TemporaryDirectory directory_;
+  TemporaryDirectory directory_{FastPlace()};
   std::string catalog_ = directory_ / "catalog.sqlite";
   std::unique_ptr<Communicator> communicator_ = LocalCommunicator();
 };

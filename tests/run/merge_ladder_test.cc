@@ -197,10 +197,10 @@ void ClimbAll(const Case& one, Disturbance how, uint64_t stride) {
 
 class MergeLadder : public testing::TestWithParam<Disturbance> {};
 
-TEST_P(MergeLadder, ANewTarget) { ClimbAll(NewTarget(), GetParam(), 3); }
-TEST_P(MergeLadder, AnOverwrittenTarget) { ClimbAll(Overwritten(), GetParam(), 7); }
-TEST_P(MergeLadder, ASparseOutput) { ClimbAll(NewTarget(OutputForm::kSparse), GetParam(), 7); }
-TEST_P(MergeLadder, AMaterializedOutput) { ClimbAll(Materialized(), GetParam(), 7); }
+TEST_P(MergeLadder, ANewTarget) { ClimbAll(NewTarget(), GetParam(), 5); }
+TEST_P(MergeLadder, AnOverwrittenTarget) { ClimbAll(Overwritten(), GetParam(), 17); }
+TEST_P(MergeLadder, ASparseOutput) { ClimbAll(NewTarget(OutputForm::kSparse), GetParam(), 17); }
+TEST_P(MergeLadder, AMaterializedOutput) { ClimbAll(Materialized(), GetParam(), 17); }
 
 std::string NameOf(const testing::TestParamInfo<Disturbance>& info) {
   switch (info.param) {
