@@ -17,7 +17,8 @@ Error DescribeIo(int errno_value, const std::string& subject, const char* text) 
                  "choose a --db on another filesystem");
   }
   if (errno_value != 0) return SystemError(errno_value, subject, "access it or its journal");
-  return Error(ErrorKind::kIo, subject, std::string("cannot access it: ") + text);
+  return Error(ErrorKind::kIo, subject, std::string("cannot access it or its journal: ") + text,
+               "check the disk or the filesystem, and run the same command again");
 }
 
 }  // namespace

@@ -20,6 +20,14 @@ int OpenRetrying(const std::string& path, int flags, mode_t mode) {
   return fd;
 }
 
+int SyncRetrying(int fd) {
+  int failed = 0;
+  do {
+    failed = ::fsync(fd);
+  } while (failed != 0 && errno == EINTR);
+  return failed;
+}
+
 Result<OpenedFile> OpenRegular(const std::string& path, int flags) {
   // O_NONBLOCK: opening a pipe must not wait for its writer.
   OpenedFile file{Descriptor(OpenRetrying(path, flags | O_NONBLOCK)), {}};

@@ -31,6 +31,10 @@ class Descriptor {
 /// open(2) with O_CLOEXEC, again after a signal; errno tells why it is -1.
 int OpenRetrying(const std::string& path, int flags, mode_t mode = 0);
 
+/// fsync(2), again after a signal: no error of the disk is consumed by that one. 0, or -1 with
+/// errno; any other failure is final.
+int SyncRetrying(int fd);
+
 /// A regular file as it was when opened.
 struct OpenedFile {
   Descriptor fd;

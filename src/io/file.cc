@@ -82,4 +82,13 @@ Status WriteNewFile(FileSystem& files, const std::string& path, std::string_view
   return file->Close();
 }
 
+Status CreateDurableDirectories(FileSystem& files, const std::string& path) {
+  MERGEPIPE_ASSIGN_OR_RETURN(const bool there, files.Exists(path));
+  if (there) return files.CreateDirectories(path);  // says so if it is none
+  const std::string parent = ParentPath(AbsolutePath(path));
+  MERGEPIPE_RETURN_IF_ERROR(CreateDurableDirectories(files, parent));
+  MERGEPIPE_RETURN_IF_ERROR(files.CreateDirectories(path));
+  return files.SyncDirectory(parent);
+}
+
 }  // namespace mergepipe

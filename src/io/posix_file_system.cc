@@ -28,6 +28,12 @@ FileKind KindOf(mode_t mode) {
   return FileKind::kOther;
 }
 
+// Whether a failed stat tells of a dangling link, or of a name that is gone again. Else there may
+// be anything, a file that must not be overlooked too.
+bool LeadsNowhere(int error) {
+  return error == ENOENT || error == ENOTDIR || error == ELOOP || error == EACCES;
+}
+
 FileInfo InfoOf(const struct stat& st) {
   FileInfo info;
   info.kind = KindOf(st.st_mode);
@@ -94,6 +100,9 @@ class PosixFileSystemImpl final : public FileSystem {
     for (; !error && it != std::filesystem::directory_iterator(); it.increment(error)) {
       struct stat st {};
       const bool there = ::stat(it->path().c_str(), &st) == 0;
+      if (!there && !LeadsNowhere(errno)) {
+        return tl::unexpected(SystemError(errno, it->path().string(), "look up"));
+      }
       std::error_code ignored;
       entries.push_back({it->path().filename().string(),
                          there ? KindOf(st.st_mode) : FileKind::kOther, it->is_symlink(ignored)});
@@ -121,7 +130,7 @@ class PosixFileSystemImpl final : public FileSystem {
     const Descriptor fd(OpenRetrying(path, O_RDONLY | O_DIRECTORY));
     if (fd.get() < 0) return tl::unexpected(OpenError(errno, path));
     // EINVAL: a filesystem that has no fsync for directories makes names durable by itself.
-    if (::fsync(fd.get()) != 0 && errno != EINVAL) {
+    if (SyncRetrying(fd.get()) != 0 && errno != EINVAL) {
       return tl::unexpected(SystemError(errno, path, "sync the directory"));
     }
     return {};
@@ -161,6 +170,7 @@ class PosixFileSystemImpl final : public FileSystem {
       lock.l_type = F_WRLCK;
       lock.l_whence = SEEK_SET;
       if (::fcntl(fd.get(), F_OFD_SETLK, &lock) != 0) {
+        if (errno == EINTR) continue;
         if (errno == EAGAIN || errno == EACCES) {
           return Fail(ErrorKind::kUsage, path, "another mergepipe job is writing to this target",
                       "wait for it, or choose another --out");
@@ -169,8 +179,11 @@ class PosixFileSystemImpl final : public FileSystem {
       }
       struct stat held {};
       struct stat named {};
-      if (::fstat(fd.get(), &held) == 0 && ::stat(path.c_str(), &named) == 0 &&
-          held.st_ino == named.st_ino && held.st_dev == named.st_dev) {
+      const bool looked = ::fstat(fd.get(), &held) == 0 && ::stat(path.c_str(), &named) == 0;
+      if (!looked && errno != ENOENT) {
+        return tl::unexpected(SystemError(errno, path, "look up the lock file"));
+      }
+      if (looked && held.st_ino == named.st_ino && held.st_dev == named.st_dev) {
         return std::make_unique<PosixFileLock>(std::move(fd), path);
       }
     }

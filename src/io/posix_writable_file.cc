@@ -17,7 +17,7 @@ class PosixWritableFile final : public WritableFile {
     return WriteExactly(fd_.get(), path_, offset, bytes);
   }
   Status Sync() override {
-    if (::fsync(fd_.get()) != 0) return tl::unexpected(SystemError(errno, path_, "sync"));
+    if (SyncRetrying(fd_.get()) != 0) return tl::unexpected(SystemError(errno, path_, "sync"));
     return {};
   }
   Status Close() override { return fd_.Close(path_); }
@@ -32,13 +32,16 @@ Status Allocate(int fd, const std::string& path, uint64_t size) {
   const auto length = Narrow<off_t>(size);
   if (!length) return Fail(ErrorKind::kBadInput, path, "would be larger than a file can be");
   if (*length == 0) return {};
-  int failed = 0;
-  do {
-    failed = ::fallocate(fd, 0, 0, *length);
-  } while (failed != 0 && errno == EINTR);
-  if (failed == 0) return {};
+  const auto retried = [](auto&& call) {
+    int failed = 0;
+    do {
+      failed = call();
+    } while (failed != 0 && errno == EINTR);
+    return failed == 0;
+  };
+  if (retried([&] { return ::fallocate(fd, 0, 0, *length); })) return {};
   if (errno == EOPNOTSUPP || errno == ENOSYS) {
-    if (::ftruncate(fd, *length) == 0) return {};
+    if (retried([&] { return ::ftruncate(fd, *length); })) return {};
   }
   return tl::unexpected(SystemError(errno, path, "allocate " + std::to_string(size) + " bytes"));
 }

@@ -53,7 +53,7 @@ class StreamingWritableFile final : public WritableFile {
   }
 
   Status Sync() override {
-    if (::fsync(fd_.get()) != 0) return tl::unexpected(SystemError(errno, path_, "sync"));
+    if (SyncRetrying(fd_.get()) != 0) return tl::unexpected(SystemError(errno, path_, "sync"));
     DropAllPages(fd_.get());
     return {};
   }

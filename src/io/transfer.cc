@@ -48,7 +48,8 @@ Status WriteExactly(int fd, const std::string& path, uint64_t offset,
     const ssize_t put = ::pwrite(fd, bytes.data(), std::min(bytes.size(), kMaxTransfer),
                                  static_cast<off_t>(offset));
     if (put < 0 && errno == EINTR) continue;
-    if (put < 0) return tl::unexpected(SystemError(errno, path, "write"));
+    // Nothing written, and no reason given: no file does that, and none may hold us here for ever.
+    if (put <= 0) return tl::unexpected(SystemError(put < 0 ? errno : EIO, path, "write"));
     offset += static_cast<uint64_t>(put);
     bytes = bytes.subspan(static_cast<size_t>(put));
   }

@@ -80,7 +80,7 @@ RunFolder::~RunFolder() {
 
 Result<RunFolder> RunFolder::Create(FileSystem& files, const std::string& runs_directory,
                                     const std::string& wanted) {
-  MERGEPIPE_RETURN_IF_ERROR(files.CreateDirectories(runs_directory));
+  MERGEPIPE_RETURN_IF_ERROR(CreateDurableDirectories(files, runs_directory));
   for (int attempt = 1; attempt <= kMaxAttempts; ++attempt) {
     const std::string run_id = attempt == 1 ? wanted : wanted + "_" + std::to_string(attempt);
     MERGEPIPE_ASSIGN_OR_RETURN(const bool made,
@@ -92,7 +92,8 @@ Result<RunFolder> RunFolder::Create(FileSystem& files, const std::string& runs_d
 }
 
 Status RunFolder::Write(const std::string& name, const std::string& text) {
-  return WriteNewFile(*files_, JoinPath(path_, name), text);
+  MERGEPIPE_RETURN_IF_ERROR(WriteNewFile(*files_, JoinPath(path_, name), text));
+  return keep_ ? files_->SyncDirectory(path_) : Status();
 }
 
 Status RunFolder::Sync() {

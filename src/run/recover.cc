@@ -84,18 +84,15 @@ void Note(const Salvage& salvage, RecoverOutcome& outcome) {
 class NewCatalog {
  public:
   static Result<std::unique_ptr<NewCatalog>> Make(FileSystem& files, const std::string& path) {
-    MERGEPIPE_ASSIGN_OR_RETURN(const bool taken, files.Exists(path));
-    if (taken) {
-      return Fail(ErrorKind::kBadInput, path, "is in the way: another recovery may be running",
-                  "wait for it, or move the file away");
-    }
     auto made = std::unique_ptr<NewCatalog>(new NewCatalog(files, path));
     MERGEPIPE_ASSIGN_OR_RETURN(made->catalog_, Catalog::OpenOrCreate(path));
     return made;
   }
   ~NewCatalog() {
     catalog_.reset();
-    if (!placed_) static_cast<void>(files_.Remove(path_));
+    if (placed_) return;
+    static_cast<void>(files_.Remove(path_));
+    static_cast<void>(files_.Remove(path_ + "-journal"));
   }
   NewCatalog(const NewCatalog&) = delete;
   NewCatalog& operator=(const NewCatalog&) = delete;
@@ -128,6 +125,17 @@ class NewCatalog {
   bool placed_ = false;
 };
 
+// `name`, or that with a number: one that was killed in the same second has left its files.
+Result<std::string> FreeName(FileSystem& files, const std::string& name) {
+  std::string free = name;
+  for (int n = 2;; ++n) {
+    MERGEPIPE_ASSIGN_OR_RETURN(const bool taken, files.Exists(free));
+    MERGEPIPE_ASSIGN_OR_RETURN(const bool journal, files.Exists(free + "-journal"));
+    if (!taken && !journal) return free;
+    free = name + "-" + std::to_string(n);
+  }
+}
+
 // Another recovery may have been done while this one waited for the lock.
 Status CheckSameFile(FileSystem& files, const std::string& path, const FileInfo& before) {
   MERGEPIPE_ASSIGN_OR_RETURN(const FileInfo now, files.Stat(path));
@@ -142,12 +150,13 @@ Status Replace(FileSystem& files, const FileInfo& before, const RecordedRuns& re
                              DamagedCatalog::Open(path, DamagedCatalog::Purpose::kReplace));
   MERGEPIPE_RETURN_IF_ERROR(CheckSameFile(files, path, before));
   const std::string timestamp = RunTimestampUtc();
-  MERGEPIPE_ASSIGN_OR_RETURN(const auto made,
-                             NewCatalog::Make(files, path + ".recovered-" + timestamp));
+  MERGEPIPE_ASSIGN_OR_RETURN(const std::string new_file,
+                             FreeName(files, path + ".recovered-" + timestamp));
+  MERGEPIPE_ASSIGN_OR_RETURN(const auto made, NewCatalog::Make(files, new_file));
   MERGEPIPE_ASSIGN_OR_RETURN(const Salvage salvage, damaged->CopyTo(&made->catalog()));
   Note(salvage, outcome);
   MERGEPIPE_RETURN_IF_ERROR(AddRuns(recorded, Known(salvage), &made->catalog(), outcome));
-  outcome.old_file = path + ".damaged-" + timestamp;
+  MERGEPIPE_ASSIGN_OR_RETURN(outcome.old_file, FreeName(files, path + ".damaged-" + timestamp));
   return made->TakePlaceOf(path, outcome.old_file);
 }
 

@@ -38,6 +38,7 @@ bool SameDirectory(const FileInfo& a, const FileInfo& b) {
 // Whether `path` is `directory` or lies in it, whatever links their spellings go through.
 Result<bool> IsWithin(FileSystem& files, std::string path, const std::string& directory) {
   const auto wanted = files.Stat(directory);
+  if (!wanted && wanted.error().kind() != ErrorKind::kBadInput) return Fail(wanted.error());
   for (;;) {
     if (path == directory) return true;
     MERGEPIPE_ASSIGN_OR_RETURN(const bool there, files.Exists(path));
@@ -92,6 +93,7 @@ Status Staging::CheckTarget(FileSystem& files, const MergeTarget& target,
   }
   if (there) MERGEPIPE_RETURN_IF_ERROR(CheckOurs(files, path));
   const auto parent = files.Stat(ParentPath(path));
+  if (!parent && parent.error().kind() != ErrorKind::kBadInput) return Fail(parent.error());
   if (!parent || parent->kind != FileKind::kDirectory) {
     return Fail(ErrorKind::kUsage, "--out",
                 "the directory " + Quote(ParentPath(path)) + " does not exist", "create it first");

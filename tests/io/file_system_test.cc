@@ -265,5 +265,24 @@ TEST_P(FileSystemContract, WriteNewFileDoesNotOverwrite) {
   EXPECT_EQ(Content("empty"), "");
 }
 
+TEST_P(FileSystemContract, DurableDirectoriesAreMadeWithTheirParents) {
+  for (const char* name : {"a/b/c", "a/b/c", "a/d"}) {
+    EXPECT_TRUE(CreateDurableDirectories(files(), At(name))) << name;
+    EXPECT_EQ(files().Stat(At(name))->kind, FileKind::kDirectory);
+  }
+  Make("file", "text");
+  EXPECT_FALSE(CreateDurableDirectories(files(), At("file")));
+  EXPECT_FALSE(CreateDurableDirectories(files(), At("file/a")));
+}
+
+TEST(DurableDirectories, SurviveACrash) {
+  MemoryFileSystem files;
+  ASSERT_TRUE(CreateDurableDirectories(files, "/a/b/c"));
+  ASSERT_TRUE(files.CreateDirectories("/a/b/d"));
+  files.Crash();
+  EXPECT_TRUE(files.Exists("/a/b/c").value());
+  EXPECT_FALSE(files.Exists("/a/b/d").value());
+}
+
 }  // namespace
 }  // namespace mergepipe

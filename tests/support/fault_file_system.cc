@@ -28,7 +28,7 @@ class FaultWritableFile final : public WritableFile {
       : faults_(faults), file_(std::move(file)) {}
 
   Status WriteAt(uint64_t offset, std::span<const std::byte> bytes) override {
-    MERGEPIPE_RETURN_IF_ERROR(faults_.Count("WriteAt", path()));
+    MERGEPIPE_RETURN_IF_ERROR(faults_.CountWrite(*file_, offset, bytes));
     return file_->WriteAt(offset, bytes);
   }
   Status Sync() override {
@@ -61,7 +61,17 @@ FaultFileSystem::FaultFileSystem(FileSystem& files) : files_(files) {}
 
 void FaultFileSystem::FailAt(uint64_t operation, Error error, Repeat repeat) {
   const std::lock_guard lock(mutex_);
-  fault_ = Fault{operation, std::move(error), repeat};
+  fault_ = Fault{operation, std::move(error), 0, repeat};
+}
+
+void FaultFileSystem::FailAt(uint64_t operation, int number, Repeat repeat) {
+  const std::lock_guard lock(mutex_);
+  fault_ = Fault{operation, std::nullopt, number, repeat};
+}
+
+void FaultFileSystem::Stop(const Error& error) {
+  const std::lock_guard lock(mutex_);
+  fault_ = Fault{log_.size(), error, 0, Repeat::kForever};
 }
 
 void FaultFileSystem::Heal() {
@@ -79,13 +89,34 @@ std::vector<std::string> FaultFileSystem::log() const {
   return log_;
 }
 
+bool FaultFileSystem::hit() const {
+  const std::lock_guard lock(mutex_);
+  return hit_;
+}
+
 Status FaultFileSystem::Count(const std::string& call, const std::string& path) {
   const std::lock_guard lock(mutex_);
+  return CountLocked(call, path);
+}
+
+Status FaultFileSystem::CountLocked(const std::string& call, const std::string& path) {
   const uint64_t operation = log_.size();
   log_.push_back(call + " " + path);
   if (!fault_ || operation < fault_->operation) return {};
   if (operation > fault_->operation && fault_->repeat == Repeat::kOnce) return {};
-  return tl::unexpected(fault_->error);
+  hit_ = true;
+  if (fault_->error) return tl::unexpected(*fault_->error);
+  return tl::unexpected(SystemError(fault_->number, path, call.substr(0, call.find(' '))));
+}
+
+Status FaultFileSystem::CountWrite(WritableFile& file, uint64_t offset,
+                                   std::span<const std::byte> bytes) {
+  const std::lock_guard lock(mutex_);
+  const uint64_t operation = log_.size();
+  Status counted = CountLocked("WriteAt", file.path());
+  const bool torn = !counted && !fault_->error && operation == fault_->operation;
+  if (torn) MERGEPIPE_RETURN_IF_ERROR(file.WriteAt(offset, bytes.first(bytes.size() / 2)));
+  return counted;
 }
 
 Result<std::unique_ptr<ReadableFile>> FaultFileSystem::OpenForReading(const std::string& path) {

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cerrno>
+
 #include "support/error_of.h"
 #include "support/memory_file_system.h"
 
@@ -46,6 +48,38 @@ TEST(FaultFileSystem, FailsForeverUntilHealed) {
   EXPECT_FALSE(memory.Exists("/d").value());
   files.Heal();
   EXPECT_TRUE(files.CreateDirectories("/d"));
+}
+
+TEST(FaultFileSystem, FailsAsTheSystemDoes) {
+  MemoryFileSystem memory;
+  FaultFileSystem files(memory);
+  files.FailAt(0, ENOSPC, FaultFileSystem::Repeat::kOnce);
+  EXPECT_EQ(ErrorOf(files.CreateDirectories("/d")), SystemError(ENOSPC, "/d", "CreateDirectories"));
+  EXPECT_TRUE(files.hit());
+}
+
+TEST(FaultFileSystem, TearsTheWriteAtWhichItFails) {
+  MemoryFileSystem memory;
+  FaultFileSystem files(memory);
+  files.FailAt(1, EIO, FaultFileSystem::Repeat::kForever);
+  const auto file = files.Create("/a", 0).value();
+  const std::string text = "0123456789";
+  EXPECT_EQ(ErrorOf(file->WriteAt(0, std::as_bytes(std::span(text)))),
+            SystemError(EIO, "/a", "WriteAt"));
+  EXPECT_FALSE(file->WriteAt(5, std::as_bytes(std::span(text))));
+  EXPECT_EQ(ReadSmallFile(memory, "/a", 100).value(), "01234");
+}
+
+TEST(FaultFileSystem, NothingReachesTheDiskOnceItIsStopped) {
+  MemoryFileSystem memory;
+  FaultFileSystem files(memory);
+  ASSERT_TRUE(files.CreateDirectories("/a"));
+  EXPECT_FALSE(files.hit());
+  files.Stop(kDiskFull);
+  EXPECT_EQ(ErrorOf(files.Remove("/a")), kDiskFull);
+  EXPECT_EQ(ErrorOf(files.CreateDirectories("/b")), kDiskFull);
+  EXPECT_TRUE(memory.Exists("/a").value());
+  EXPECT_FALSE(memory.Exists("/b").value());
 }
 
 }  // namespace

@@ -12,8 +12,9 @@ namespace mergepipe {
 /// A new directory of the real file system, removed with all that is in it.
 class TemporaryDirectory {
  public:
-  TemporaryDirectory() {
-    path_ = std::filesystem::temp_directory_path() / "mergepipe-test-XXXXXX";
+  TemporaryDirectory() : TemporaryDirectory(std::filesystem::temp_directory_path()) {}
+  explicit TemporaryDirectory(const std::filesystem::path& parent) {
+    path_ = parent / "mergepipe-test-XXXXXX";
     if (::mkdtemp(path_.data()) == nullptr) throw std::runtime_error("no temporary directory");
   }
   ~TemporaryDirectory() {

@@ -162,6 +162,9 @@ Result<std::string> ReadSmallFile(FileSystem& files, const std::string& path, ui
 /// Makes a new file with `text` and syncs it.
 Status WriteNewFile(FileSystem& files, const std::string& path, std::string_view text);
 
+/// Makes the directory `path` and its missing parents, each of which has a durable name then.
+Status CreateDurableDirectories(FileSystem& files, const std::string& path);
+
 /// "a/b" from "a" and "b".
 std::string JoinPath(std::string_view directory, std::string_view name);
 /// The last component, trailing slashes ignored: "b" for "a/b/".

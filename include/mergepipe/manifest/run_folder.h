@@ -49,7 +49,7 @@ class RunFolder {
   /// runs_directory as it was given, and the id.
   const std::string& path() const { return path_; }
 
-  /// Writes one file of it, synced.
+  /// Writes one file of it, synced; its name too once the folder is kept.
   Status Write(const std::string& name, const std::string& text);
   /// Makes the names durable.
   Status Sync();
