@@ -12,6 +12,9 @@ namespace mergepipe {
 /// Writes a rendered result to stdout. Main checks at the end that it has arrived.
 void Print(const std::string& text);
 
+/// "mergepipe 0.1.0"; `verbose` adds the commit, the compiler, and every library, a line each.
+std::string RenderVersion(bool verbose);
+
 /// The [OK] line and what follows it.
 std::string RenderMerge(const MergeOptions& options, const MergeOutcome& outcome);
 /// How fast each rank read, made and wrote, and how near that came to what the disks gave; the

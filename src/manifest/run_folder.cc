@@ -7,7 +7,24 @@ namespace mergepipe {
 namespace {
 constexpr int kMaxAttempts = 10'000;
 constexpr const char* kMetaSchema = "mergepipe.meta/1";
+
+nlohmann::json BuildJson(const BuildInfo& build) {
+  nlohmann::json libraries = nlohmann::json::object();
+  for (const Library& library : build.libraries) libraries[library.name] = library.version;
+  return {{"commit", build.commit},
+          {"compiler", build.compiler},
+          {"build_type", build.build_type},
+          {"simd", build.simd},
+          {"libraries", std::move(libraries)}};
+}
+
 }  // namespace
+
+std::vector<Library> ManifestLibraries() {
+  return {{"nlohmann_json", std::to_string(NLOHMANN_JSON_VERSION_MAJOR) + "." +
+                                std::to_string(NLOHMANN_JSON_VERSION_MINOR) + "." +
+                                std::to_string(NLOHMANN_JSON_VERSION_PATCH)}};
+}
 
 std::string SerializeMeta(const RunMeta& meta) {
   nlohmann::json ranks = nlohmann::json::array();
@@ -28,7 +45,8 @@ std::string SerializeMeta(const RunMeta& meta) {
   }
   const nlohmann::json json = {
       {"schema", kMetaSchema},
-      {"version", MERGEPIPE_VERSION},
+      {"version", meta.build.version},
+      {"build", BuildJson(meta.build)},
       {"run_id", meta.run_id},
       {"command_line", meta.command_line},
       {"out", meta.output_path},

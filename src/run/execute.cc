@@ -6,6 +6,7 @@
 #include "mergepipe/manifest/manifest_codec.h"
 #include "mergepipe/manifest/run_folder.h"
 #include "mergepipe/plan/plan_codec.h"
+#include "mergepipe/run/build.h"
 #include "run/expected.h"
 #include "run/gather.h"
 #include "run/host_inputs.h"
@@ -215,7 +216,8 @@ void RecordRun(FileSystem& files, const ExecuteRequest& request, const Manifest&
   const RunMeta meta{
       folder.run_id(),      request.command_line, AbsolutePath(request.target.directory),
       request.started_at,   TimestampUtc(),       0,
-      outcome.plan_seconds, outcome.exec_seconds, reports};
+      outcome.plan_seconds, outcome.exec_seconds, reports,
+      ThisBuild()};
   tell(folder.Write(kMetaName, SerializeMeta(meta)), "meta.json could not be written");
   tell(RecordInCatalog(files, request, manifest, folder, outcome.warnings),
        "the catalog could not record it");
