@@ -25,7 +25,9 @@ std::span<const CommandRow> CommandTable() {
       {"register", "put a model into the catalog", false, AddRegister},
       {"models", "list the models in the catalog", false, AddModels},
       {"recover",
-       "rebuild a damaged or lost catalog from what can still be read and from the run folders",
+       "rebuild a damaged or lost catalog from what can still be read and from the run folders, "
+       "and "
+       "clear away what killed merges left",
        false, AddRecover},
       {"demo", "make a family of models to try things with", false, AddDemo},
   }};

@@ -90,6 +90,7 @@ RunFolder::RunFolder(RunFolder&& other) noexcept
       runs_directory_(std::move(other.runs_directory_)),
       run_id_(std::move(other.run_id_)),
       path_(std::move(other.path_)),
+      lock_(std::move(other.lock_)),
       keep_(other.keep_) {}
 
 RunFolder::~RunFolder() {
@@ -103,7 +104,11 @@ Result<RunFolder> RunFolder::Create(FileSystem& files, const std::string& runs_d
     const std::string run_id = attempt == 1 ? wanted : wanted + "_" + std::to_string(attempt);
     MERGEPIPE_ASSIGN_OR_RETURN(const bool made,
                                files.CreateDirectory(JoinPath(runs_directory, run_id)));
-    if (made) return RunFolder(files, runs_directory, run_id);
+    if (!made) continue;
+    RunFolder folder(files, runs_directory, run_id);
+    auto lock = files.Lock(JoinPath(folder.path_, kRunLockName));
+    if (lock) folder.lock_ = std::move(*lock);  // without locks a killed run looks like a live one
+    return folder;
   }
   return Fail(ErrorKind::kIo, runs_directory, "has no free name for run '" + wanted + "'",
               "choose another --runs-dir");

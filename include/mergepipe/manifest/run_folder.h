@@ -1,5 +1,6 @@
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -42,7 +43,8 @@ Result<RunMeta> ParseMeta(const std::string& text, const std::string& subject);
 std::vector<Library> ManifestLibraries();
 
 /// The folder of one run, runs/<run_id>/, with plan.json, manifest.json and meta.json. Removed by
-/// the destructor unless kept.
+/// the destructor unless kept. As long as this exists, kRunLockName in it is locked, where the
+/// filesystem can: so a run that is under way is told from one that was killed.
 class RunFolder {
  public:
   /// Makes runs/<wanted>, or runs/<wanted>_2, ... if that is taken.
@@ -70,11 +72,13 @@ class RunFolder {
   std::string runs_directory_;
   std::string run_id_;
   std::string path_;
+  std::unique_ptr<FileLock> lock_;
   bool keep_ = false;
 };
 
 inline constexpr const char* kPlanName = "plan.json";
 inline constexpr const char* kMetaName = "meta.json";
+inline constexpr const char* kRunLockName = ".mergepipe.lock";
 /// Larger records are refused when they are read.
 inline constexpr uint64_t kMaxRecordBytes = uint64_t{1} << 30;
 
