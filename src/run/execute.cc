@@ -228,7 +228,6 @@ Status Finish(FileSystem& files, RootState& state, const std::vector<std::string
               std::chrono::steady_clock::time_point start, MergeOutcome& outcome) {
   const ExecuteRequest& request = state.request;
   MERGEPIPE_ASSIGN_OR_RETURN(std::vector<SliceReport> reports, ParseReports(report_bytes));
-  MERGEPIPE_RETURN_IF_ERROR(CheckUnchanged(files, request.inputs));
   MERGEPIPE_RETURN_IF_ERROR(CompleteManifest(state, reports));
   MERGEPIPE_RETURN_IF_ERROR(PublishOutput(files, state));
 
@@ -271,6 +270,8 @@ Result<MergeOutcome> ExecutePlan(FileSystem& files, Communicator& communicator, 
   MERGEPIPE_ASSIGN_OR_RETURN(const SliceReport report,
                              RunSlice(files, communicator, *slice, limits));
   const std::vector<std::string> reports = communicator.Gather(SerializeReport(report));
+  MERGEPIPE_RETURN_IF_ERROR(
+      CheckInputsUnchanged(files, communicator, root != nullptr ? &root->request.inputs : nullptr));
 
   MergeOutcome outcome;
   outcome.gathered_by_root = gathering.to_root;

@@ -157,4 +157,12 @@ Result<bool> CheckInputsOnHosts(FileSystem& files, Communicator& communicator,
   return fingerprints;
 }
 
+Status CheckInputsUnchanged(FileSystem& files, Communicator& communicator,
+                            const ResolvedInputs* inputs) {
+  MERGEPIPE_RETURN_IF_ERROR(
+      communicator.Agree(inputs != nullptr ? CheckUnchanged(files, *inputs) : Status()));
+  MERGEPIPE_RETURN_IF_ERROR(CheckInputsOnHosts(files, communicator, inputs, 0, nullptr));
+  return {};
+}
+
 }  // namespace mergepipe
