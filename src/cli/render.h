@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "mergepipe/run/audit.h"
 #include "mergepipe/run/merge.h"
 #include "mergepipe/run/records.h"
 
@@ -51,6 +52,7 @@ Result<std::string> RenderTensor(const StoredRun& run, const std::string& tensor
 std::string RangesText(const BlockSet& blocks);
 
 std::string RenderVerify(const std::string& directory, const VerifyOutcome& outcome);
+std::string RenderAudit(const AuditOutcome& outcome);
 
 std::string RenderDiff(const CheckpointDistance& distance, size_t most);
 std::string RenderDiffJson(const CheckpointDistance& distance);
