@@ -208,8 +208,8 @@ int Main(int argc, char** argv) {
   StartLog(parser.Level(), rank);
   RaiseOpenFileLimit();
   const Invocation invocation = parser.Chosen();
-  const int code = invocation.row->touches_weights ? RunOnAllRanks(invocation, context, rank)
-                                                   : RunAlone(invocation, context, rank);
+  const int code = invocation.row->on_all_ranks ? RunOnAllRanks(invocation, context, rank)
+                                                : RunAlone(invocation, context, rank);
   // What was printed must have arrived: a full disk behind stdout is not a success.
   if (std::fflush(stdout) != 0 && code == 0)
     return Report(Error(ErrorKind::kIo, "stdout", "cannot write the result"), rank);
