@@ -29,11 +29,11 @@ std::string BoostVersion() {
 }  // namespace
 
 std::vector<Library> CommLibraries() {
-  return {{"MPI", MpiLibrary()},
-          {"Boost", BoostVersion()},
-          {"Cereal", std::to_string(CEREAL_VERSION_MAJOR) + "." +
-                         std::to_string(CEREAL_VERSION_MINOR) + "." +
-                         std::to_string(CEREAL_VERSION_PATCH)}};
+  return {
+      {"MPI", MpiLibrary()},
+      {"Boost", BoostVersion()},
+      {"Cereal", std::to_string(CEREAL_VERSION_MAJOR) + "." + std::to_string(CEREAL_VERSION_MINOR) +
+                     "." + std::to_string(CEREAL_VERSION_PATCH)}};
 }
 
 }  // namespace mergepipe
