@@ -94,7 +94,9 @@ RunFolder::RunFolder(RunFolder&& other) noexcept
       keep_(other.keep_) {}
 
 RunFolder::~RunFolder() {
-  if (files_ != nullptr && !keep_) static_cast<void>(files_->Remove(path_));
+  if (files_ == nullptr || keep_) return;
+  lock_.reset();  // NFS keeps the name of an open file, and with it the folder
+  static_cast<void>(files_->Remove(path_));
 }
 
 Result<RunFolder> RunFolder::Create(FileSystem& files, const std::string& runs_directory,

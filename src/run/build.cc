@@ -26,8 +26,8 @@ BuildInfo Describe() {
 }  // namespace
 
 const BuildInfo& ThisBuild() {
-  static const BuildInfo build = Describe();
-  return build;
+  static const BuildInfo kBuild = Describe();
+  return kBuild;
 }
 
 }  // namespace mergepipe

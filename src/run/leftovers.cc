@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <chrono>
+#include <memory>
 #include <optional>
 #include <string_view>
+#include <utility>
 
 #include "mergepipe/base/text.h"
 #include "mergepipe/io/directory_probe.h"
@@ -21,6 +23,7 @@ constexpr std::string_view kMark = ".mergepipe";
 constexpr std::string_view kJournalEnd = ".journal";
 constexpr size_t kPlanIdDigits = 16;
 constexpr size_t kRunTimestampSize = 16;  // "20260203_101500_"
+constexpr uint64_t kMomentSeconds = 60;
 constexpr const char* kInUse = "a job is at work on it";
 
 bool IsPlanId(std::string_view text) {
@@ -133,6 +136,14 @@ Status InspectRunFolder(FileSystem& files, Leftover& leftover) {
   return {};
 }
 
+// A run makes its folder, locks it, and writes its plan, in a moment.
+Status CheckNotJustMade(FileSystem& files, Leftover& leftover) {
+  if (leftover.kind != Kind::kRunFolder || leftover.age_seconds >= kMomentSeconds) return {};
+  MERGEPIPE_ASSIGN_OR_RETURN(const bool has_plan, files.Exists(JoinPath(leftover.path, kPlanName)));
+  if (!has_plan) leftover.kept = "was made just now";
+  return {};
+}
+
 Status InspectReplaced(FileSystem& files, Leftover& leftover) {
   MERGEPIPE_ASSIGN_OR_RETURN(leftover.target_exists, files.Exists(leftover.target));
   MERGEPIPE_ASSIGN_OR_RETURN(const bool is_output, IsOutput(files, leftover.path));
@@ -180,7 +191,9 @@ Leftover LookAt(FileSystem& files, Kind kind, std::string path, std::string targ
     leftover.kept = entry.is_symlink ? "is a link" : "is not what mergepipe makes under this name";
     return leftover;
   }
-  if (const Status seen = Inspect(files, leftover); !seen) leftover.kept = seen.error().ToString();
+  Status seen = Inspect(files, leftover);
+  if (seen) seen = CheckNotJustMade(files, leftover);
+  if (!seen) leftover.kept = seen.error().ToString();
   const auto locked = IsLocked(LockOf(leftover));
   if (!locked) {
     leftover.kept = locked.error().ToString();
@@ -198,21 +211,33 @@ Result<bool> IsStillThere(FileSystem& files, const Leftover& leftover) {
   });
 }
 
-Status SettleLocked(FileSystem& files, Leftover& leftover) {
+Status RemoveIt(FileSystem& files, const Leftover& leftover) {
+  MERGEPIPE_RETURN_IF_ERROR(files.Remove(leftover.path));
+  return files.SyncDirectory(ParentPath(leftover.path));
+}
+
+Status SettleLocked(FileSystem& files, Leftover& leftover, std::unique_ptr<FileLock> lock) {
   MERGEPIPE_ASSIGN_OR_RETURN(const bool there, IsStillThere(files, leftover));
-  if (there) MERGEPIPE_RETURN_IF_ERROR(Inspect(files, leftover));
+  if (!there) {
+    leftover.kept = "is no longer there, or a link now";
+    return {};
+  }
+  const uint64_t age_seconds = leftover.age_seconds;
+  MERGEPIPE_RETURN_IF_ERROR(Inspect(files, leftover));
+  leftover.age_seconds = age_seconds;  // the lock in a run folder has just been made
   if (!leftover.kept.empty()) return {};
   switch (leftover.kind) {
     case Kind::kLock: break;  // it goes with the lock
     case Kind::kReplaced:
       MERGEPIPE_RETURN_IF_ERROR(SettleExchange(files, StagingPaths::For(leftover.target, "")));
       break;
-    case Kind::kStaging:
-    case Kind::kJournal:
     case Kind::kRunFolder:
-      if (there) MERGEPIPE_RETURN_IF_ERROR(files.Remove(leftover.path));
-      MERGEPIPE_RETURN_IF_ERROR(files.SyncDirectory(ParentPath(leftover.path)));
+      // Its lock lies in it, and NFS keeps the name of an open file. No run takes over a folder.
+      lock.reset();
+      MERGEPIPE_RETURN_IF_ERROR(RemoveIt(files, leftover));
       break;
+    case Kind::kStaging:
+    case Kind::kJournal: MERGEPIPE_RETURN_IF_ERROR(RemoveIt(files, leftover)); break;
   }
   leftover.settled = true;
   return {};
@@ -254,13 +279,13 @@ Result<std::vector<Leftover>> FindOrphanedRuns(FileSystem& files,
 
 void Settle(FileSystem& files, Leftover& leftover) {
   if (!leftover.kept.empty()) return;
-  const auto lock = files.Lock(LockOf(leftover));
+  auto lock = files.Lock(LockOf(leftover));
   if (!lock && lock.error().kind() == ErrorKind::kUsage) {
     leftover.kept = kInUse;
     return;
   }
   const Status settled =
-      lock ? SettleLocked(files, leftover) : Status(tl::unexpected(lock.error()));
+      lock ? SettleLocked(files, leftover, std::move(*lock)) : Status(tl::unexpected(lock.error()));
   if (!settled) leftover.failure = settled.error();
 }
 

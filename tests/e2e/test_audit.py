@@ -7,9 +7,6 @@ import json
 import os
 import re
 import shutil
-import signal
-import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -213,51 +210,15 @@ def test_without_the_run_folder_there_is_no_audit(program, made):
 
 # ------------------------------------------------------------------------- an expert that changes during the merge
 
-class Stepped:
-    """A merge that stops after every sync until it is told to go on."""
-
-    def __init__(self, program, made: Family):
-        self.log = program.root / "strace.log"
-        self.syncs = 0
-        command = ["timeout", "-k", "5", "120", "strace", "-f", "-y", "-o", self.log, "-e", "trace=fsync,fdatasync",
-                   "-e", "inject=fsync,fdatasync:signal=SIGSTOP", program.binary, "merge", "--base", made.base.path,
-                   "--experts", *made.paths(), "--out", program.outputs / "merged"]
-        self.process = subprocess.Popen(command, cwd=program.root, env=program.environment, stdin=subprocess.DEVNULL,
-                                        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-
-    def go_on(self) -> None:
-        first = self.log.read_text().split(maxsplit=1)[0]  # the process comes before its threads
-        os.kill(int(first), signal.SIGCONT)
-
-    def wait_for_stop(self) -> str | None:
-        """What was synced before the stop, or None if the merge has ended."""
-        while self.process.poll() is None:
-            lines = self.log.read_text().splitlines() if self.log.exists() else []
-            syncs = [i for i, line in enumerate(lines) if "sync(" in line]
-            stopped = [i for i, line in enumerate(lines) if "stopped by SIGSTOP" in line]
-            if len(syncs) > self.syncs and stopped and stopped[-1] > syncs[-1]:
-                self.syncs = len(syncs)
-                return lines[syncs[-1]]
-            time.sleep(0.01)
-        return None
-
-    def end(self) -> tuple[int, str]:
-        while self.wait_for_stop() is not None:
-            self.go_on()
-        return self.process.wait(), self.process.stderr.read()
-
-
 @traced.needs_strace
 @pytest.mark.parametrize("how", ["replaced", "rewritten"])
 def test_an_expert_that_changes_during_the_merge(program, made, how):
     """Stopped when the staged weights have their size and their header, and none of the experts' is read."""
     mine = copied(made, program.root / "mine")
-    merge = Stepped(program, mine)
+    merge = traced.Stepped(program, mine)
     expert = checkpoint.weight_files(mine.experts[1].path)[-1]
     try:
-        while (synced := merge.wait_for_stop()) is not None and not re.search(r"/out/\.merged.*\.safetensors>", synced):
-            merge.go_on()
-        assert synced is not None, f"never stopped at a staged file\n{merge.log.read_text()}"
+        merge.run_to(r"/out/\.merged.*\.safetensors>")
         if how == "replaced":
             other = expert.with_suffix(".new")
             shutil.copy(expert, other)
@@ -269,8 +230,7 @@ def test_an_expert_that_changes_during_the_merge(program, made, how):
         merge.go_on()
         code, errors = merge.end()
     finally:
-        merge.process.kill()
-        merge.process.wait()
+        merge.kill()
     problems = [line for line in errors.splitlines() if line.startswith("mergepipe: error: ")]
     assert code == BAD_INPUT, errors
     assert len(problems) == 1 and str(expert) in problems[0], errors

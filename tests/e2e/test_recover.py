@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import traced
 from program import BAD_INPUT, FULL_READ, IO_ERROR, check_database
 
 
@@ -392,3 +393,41 @@ def test_a_finished_run_leaves_no_lock(merge):
     assert sorted(p.name for p in merge.run.iterdir()) == ["manifest.json", "meta.json", "plan.json"]
     build = json.loads((merge.run / "meta.json").read_text())["build"]
     assert build["libraries"]["SQLite"].startswith("3.") and build["compiler"] and build["commit"], build
+
+
+@pytest.fixture
+def stopped(program, family):
+    """A merge that stands still, with a staging directory, a lock and a run folder."""
+    merge = traced.Stepped(program, family("BF16"))
+    try:
+        merge.run_to(r"/runs/.*/plan\.json>")
+        yield merge
+    finally:
+        merge.kill()
+
+
+@traced.needs_strace
+def test_a_merge_under_way_is_not_disturbed(program, stopped):
+    before = tree(program.root / "out") + tree(program.root / "runs")
+    for arguments in [(), ("--yes",)]:
+        outcome = program.run("recover", *arguments, "--out", program.outputs / "merged").expect(0)
+        left = [line for line in outcome.stdout.splitlines() if line.startswith("left behind: ")]
+        assert len(left) >= 2 and all(line.endswith(": left alone: a job is at work on it") for line in left), outcome
+        assert tree(program.root / "out") + tree(program.root / "runs") == before
+    stopped.go_on()
+    code, errors = stopped.end()
+    assert code == 0, errors
+    program.run("verify", program.outputs / "merged").expect(0)
+
+
+@traced.needs_strace
+def test_a_merge_that_was_killed(program, family, stopped):
+    stopped.kill()
+    run, = (program.root / "runs").iterdir()
+    look = program.run("recover", "--out", program.outputs / "merged").expect(0)
+    assert f"unfinished output {program.outputs / 'merged'}" in look.stdout, look
+    assert line_of(look, Path("runs") / run.name).endswith(": to be removed"), look
+    program.run("recover", "--yes", "--out", program.outputs / "merged").expect(0)
+    program.assert_nothing_published()
+    assert not run.exists()
+    program.merge(family("BF16"))
