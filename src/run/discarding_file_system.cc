@@ -47,15 +47,14 @@ class DiscardingFileSystem final : public FileSystem {
 
   Result<std::unique_ptr<WritableFile>> Create(const std::string& path,
                                                uint64_t /*size*/) override {
-    return tl::unexpected(Refusal(path));
+    return OpenForWriting(path);
   }
-  Status CreateDirectories(const std::string& path) override {
-    return tl::unexpected(Refusal(path));
-  }
+  Status CreateDirectories(const std::string& path) override { return Permit(path); }
   Result<bool> CreateDirectory(const std::string& path) override {
-    return tl::unexpected(Refusal(path));
+    MERGEPIPE_RETURN_IF_ERROR(Permit(path));
+    return true;
   }
-  Status SyncDirectory(const std::string& path) override { return tl::unexpected(Refusal(path)); }
+  Status SyncDirectory(const std::string& path) override { return Permit(path); }
   Status Rename(const std::string& /*from*/, const std::string& to, RenameMode /*mode*/) override {
     return tl::unexpected(Refusal(to));
   }
@@ -65,7 +64,12 @@ class DiscardingFileSystem final : public FileSystem {
   }
 
  private:
-  bool IsDiscarded(const std::string& path) const { return path.starts_with(discarded_ + '/'); }
+  bool IsDiscarded(const std::string& path) const {
+    return path == discarded_ || path.starts_with(discarded_ + '/');
+  }
+  Status Permit(const std::string& path) const {
+    return IsDiscarded(path) ? Status() : Status(tl::unexpected(Refusal(path)));
+  }
   static Error Refusal(const std::string& path) {
     return Error(ErrorKind::kInternal, path, "is to be written, and nothing may be",
                  "please report this defect");
