@@ -26,8 +26,8 @@ using RunCommand = std::function<Status(CommandContext&)>;
 struct CommandRow {
   const char* name;
   const char* help;
-  bool touches_weights;  ///< these run on all ranks of a launcher; the others on rank 0 only,
-                         ///< without MPI
+  bool on_all_ranks;  ///< of a launcher: those that touch weights, and `doctor`; the others run on
+                      ///< rank 0 only, without MPI
   /// Adds the options to `app` and returns what runs once they are parsed.
   RunCommand (*add)(CLI::App& app);
 };
@@ -47,5 +47,6 @@ RunCommand AddRegister(CLI::App& app);
 RunCommand AddModels(CLI::App& app);
 RunCommand AddRecover(CLI::App& app);
 RunCommand AddDemo(CLI::App& app);
+RunCommand AddDoctor(CLI::App& app);
 
 }  // namespace mergepipe

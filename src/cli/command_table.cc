@@ -5,7 +5,7 @@
 namespace mergepipe {
 
 std::span<const CommandRow> CommandTable() {
-  static constexpr std::array<CommandRow, 13> kCommands = {{
+  static constexpr std::array<CommandRow, 14> kCommands = {{
       {"merge", "merge experts into a base under a budget of expert reads (the default command)",
        true, AddMerge},
       {"analyze", "take statistics of the experts' deltas, for plans to choose by", true,
@@ -25,8 +25,13 @@ std::span<const CommandRow> CommandTable() {
       {"register", "put a model into the catalog", false, AddRegister},
       {"models", "list the models in the catalog", false, AddModels},
       {"recover",
-       "rebuild a damaged or lost catalog from what can still be read and from the run folders",
+       "rebuild a damaged or lost catalog from what can still be read and from the run folders, "
+       "and "
+       "clear away what killed merges left",
        false, AddRecover},
+      {"doctor",
+       "look at all that a merge depends on: program, ranks, machine, disks, models, catalog", true,
+       AddDoctor},
       {"demo", "make a family of models to try things with", false, AddDemo},
   }};
   return kCommands;

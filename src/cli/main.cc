@@ -11,6 +11,7 @@
 
 #include "cli/command.h"
 #include "cli/exit_code.h"
+#include "cli/render.h"
 #include "mergepipe/base/log.h"
 #include "mergepipe/base/nearest_name.h"
 #include "mergepipe/base/text.h"
@@ -46,7 +47,6 @@ class Parser {
   Parser()
       : app_("mergepipe: merges LLM checkpoints under a budget of expert reads.", "mergepipe") {
     app_.footer(kExitCodeHelp);
-    app_.set_version_flag("--version", "mergepipe " MERGEPIPE_VERSION);
     app_.set_config(
         "--config", "",
         "read options from an INI or TOML file; a section for each command, as [merge]");
@@ -54,6 +54,9 @@ class Parser {
     app_.require_subcommand(1);
     app_.add_flag("-q,--quiet", quiet_, "no warnings");
     app_.add_flag("-v,--verbose", verbose_, "more messages");
+    app_.set_version_flag(  // after -v, whose value it takes
+        "--version", [this] { return RenderVersion(verbose_); },
+        "print the version (with -v: of all libraries, too) and exit");
     for (const CommandRow& row : CommandTable()) {
       CLI::App* command = app_.add_subcommand(row.name, row.help);
       command->fallthrough();
@@ -205,8 +208,8 @@ int Main(int argc, char** argv) {
   StartLog(parser.Level(), rank);
   RaiseOpenFileLimit();
   const Invocation invocation = parser.Chosen();
-  const int code = invocation.row->touches_weights ? RunOnAllRanks(invocation, context, rank)
-                                                   : RunAlone(invocation, context, rank);
+  const int code = invocation.row->on_all_ranks ? RunOnAllRanks(invocation, context, rank)
+                                                : RunAlone(invocation, context, rank);
   // What was printed must have arrived: a full disk behind stdout is not a success.
   if (std::fflush(stdout) != 0 && code == 0)
     return Report(Error(ErrorKind::kIo, "stdout", "cannot write the result"), rank);

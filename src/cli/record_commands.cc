@@ -2,6 +2,7 @@
 #include "cli/command.h"
 #include "cli/merge_arguments.h"
 #include "cli/render.h"
+#include "mergepipe/run/audit.h"
 
 namespace mergepipe {
 namespace {
@@ -9,15 +10,22 @@ namespace {
 constexpr size_t kDiffRows = 20;
 
 struct VerifyCommand {
-  std::string directory;
-  RecordPlaces places;
+  AuditOptions audit;
+  bool full = false;
   LimitArguments limits;
 
   Status Run(CommandContext& context) const {
-    MERGEPIPE_ASSIGN_OR_RETURN(
-        const VerifyOutcome outcome,
-        VerifyOutput(*context.files, *context.communicator, places, directory, limits.Threads()));
-    if (context.communicator->is_root()) Print(RenderVerify(directory, outcome));
+    Communicator& communicator = *context.communicator;
+    MERGEPIPE_ASSIGN_OR_RETURN(const VerifyOutcome outcome,
+                               VerifyOutput(*context.files, communicator, audit.places,
+                                            audit.directory, limits.Threads()));
+    if (communicator.is_root()) Print(RenderVerify(audit.directory, outcome));
+    if (!full) return {};
+    AuditOptions options = audit;
+    options.limits = limits.ToLimits();
+    MERGEPIPE_ASSIGN_OR_RETURN(const AuditOutcome audited,
+                               AuditOutput(*context.files, communicator, options));
+    if (communicator.is_root()) Print(RenderAudit(audited));
     return {};
   }
 };
@@ -81,9 +89,24 @@ struct DiffCommand {
 
 RunCommand AddVerify(CLI::App& app) {
   const auto command = std::make_shared<VerifyCommand>();
-  app.add_option("dir", command->directory, "output directory of a merge")->required();
-  AddCatalogOption(app, command->places.catalog);
-  AddRunsOption(app, command->places.runs_directory);
+  AuditOptions& audit = command->audit;
+  app.add_option("dir", audit.directory, "output directory of a merge")->required();
+  CLI::Option* const full = app.add_flag(
+      "--full", command->full,
+      "also hash what was read of the inputs again, and make a sample of the output again");
+  app.add_option("--sample", audit.sample, "blocks of the output to make again")
+      ->capture_default_str()
+      ->check(WholeNumber())
+      ->needs(full);
+  app.add_option("--seed", audit.seed, "of the choice of blocks [a random one]")
+      ->check(WholeNumber())
+      ->needs(full);
+  app.add_option("--base", audit.inputs.base, "where the base is now, if not as it was registered")
+      ->needs(full);
+  app.add_option("--experts", audit.inputs.experts, "where the experts are now, in the run's order")
+      ->needs(full);
+  AddCatalogOption(app, audit.places.catalog);
+  AddRunsOption(app, audit.places.runs_directory);
   command->limits.Add(app);
   return [command](CommandContext& context) { return command->Run(context); };
 }

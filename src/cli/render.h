@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "mergepipe/run/audit.h"
 #include "mergepipe/run/merge.h"
 #include "mergepipe/run/records.h"
 
@@ -11,6 +12,9 @@ namespace mergepipe {
 
 /// Writes a rendered result to stdout. Main checks at the end that it has arrived.
 void Print(const std::string& text);
+
+/// "mergepipe 0.1.0"; `verbose` adds the commit, the compiler, and every library, a line each.
+std::string RenderVersion(bool verbose);
 
 /// The [OK] line and what follows it.
 std::string RenderMerge(const MergeOptions& options, const MergeOutcome& outcome);
@@ -48,6 +52,7 @@ Result<std::string> RenderTensor(const StoredRun& run, const std::string& tensor
 std::string RangesText(const BlockSet& blocks);
 
 std::string RenderVerify(const std::string& directory, const VerifyOutcome& outcome);
+std::string RenderAudit(const AuditOutcome& outcome);
 
 std::string RenderDiff(const CheckpointDistance& distance, size_t most);
 std::string RenderDiffJson(const CheckpointDistance& distance);

@@ -100,4 +100,13 @@ std::string RenderVerify(const std::string& directory, const VerifyOutcome& outc
   return text;
 }
 
+std::string RenderAudit(const AuditOutcome& outcome) {
+  std::string text =
+      fmt::format("[OK] the inputs are what was read: {} of {} tensors of base and experts\n",
+                  FormatBytes(Bytes(outcome.input_bytes)), outcome.input_tensors);
+  if (outcome.sampled_blocks == 0) return text;
+  return text + fmt::format("[OK] made again: {} blocks of {} tensors, all equal (--seed {})\n",
+                            outcome.sampled_blocks, outcome.sampled_tensors, outcome.seed);
+}
+
 }  // namespace mergepipe

@@ -7,7 +7,24 @@ namespace mergepipe {
 namespace {
 constexpr int kMaxAttempts = 10'000;
 constexpr const char* kMetaSchema = "mergepipe.meta/1";
+
+nlohmann::json BuildJson(const BuildInfo& build) {
+  nlohmann::json libraries = nlohmann::json::object();
+  for (const Library& library : build.libraries) libraries[library.name] = library.version;
+  return {{"commit", build.commit},
+          {"compiler", build.compiler},
+          {"build_type", build.build_type},
+          {"simd", build.simd},
+          {"libraries", std::move(libraries)}};
+}
+
 }  // namespace
+
+std::vector<Library> ManifestLibraries() {
+  return {{"nlohmann_json", std::to_string(NLOHMANN_JSON_VERSION_MAJOR) + "." +
+                                std::to_string(NLOHMANN_JSON_VERSION_MINOR) + "." +
+                                std::to_string(NLOHMANN_JSON_VERSION_PATCH)}};
+}
 
 std::string SerializeMeta(const RunMeta& meta) {
   nlohmann::json ranks = nlohmann::json::array();
@@ -28,7 +45,8 @@ std::string SerializeMeta(const RunMeta& meta) {
   }
   const nlohmann::json json = {
       {"schema", kMetaSchema},
-      {"version", MERGEPIPE_VERSION},
+      {"version", meta.build.version},
+      {"build", BuildJson(meta.build)},
       {"run_id", meta.run_id},
       {"command_line", meta.command_line},
       {"out", meta.output_path},
@@ -72,10 +90,13 @@ RunFolder::RunFolder(RunFolder&& other) noexcept
       runs_directory_(std::move(other.runs_directory_)),
       run_id_(std::move(other.run_id_)),
       path_(std::move(other.path_)),
+      lock_(std::move(other.lock_)),
       keep_(other.keep_) {}
 
 RunFolder::~RunFolder() {
-  if (files_ != nullptr && !keep_) static_cast<void>(files_->Remove(path_));
+  if (files_ == nullptr || keep_) return;
+  lock_.reset();  // NFS keeps the name of an open file, and with it the folder
+  static_cast<void>(files_->Remove(path_));
 }
 
 Result<RunFolder> RunFolder::Create(FileSystem& files, const std::string& runs_directory,
@@ -85,7 +106,11 @@ Result<RunFolder> RunFolder::Create(FileSystem& files, const std::string& runs_d
     const std::string run_id = attempt == 1 ? wanted : wanted + "_" + std::to_string(attempt);
     MERGEPIPE_ASSIGN_OR_RETURN(const bool made,
                                files.CreateDirectory(JoinPath(runs_directory, run_id)));
-    if (made) return RunFolder(files, runs_directory, run_id);
+    if (!made) continue;
+    RunFolder folder(files, runs_directory, run_id);
+    auto lock = files.Lock(JoinPath(folder.path_, kRunLockName));
+    if (lock) folder.lock_ = std::move(*lock);  // without locks a killed run looks like a live one
+    return folder;
   }
   return Fail(ErrorKind::kIo, runs_directory, "has no free name for run '" + wanted + "'",
               "choose another --runs-dir");

@@ -6,6 +6,7 @@
 #include "mergepipe/manifest/manifest_codec.h"
 #include "mergepipe/manifest/run_folder.h"
 #include "mergepipe/plan/plan_codec.h"
+#include "mergepipe/run/build.h"
 #include "run/expected.h"
 #include "run/gather.h"
 #include "run/host_inputs.h"
@@ -215,7 +216,8 @@ void RecordRun(FileSystem& files, const ExecuteRequest& request, const Manifest&
   const RunMeta meta{
       folder.run_id(),      request.command_line, AbsolutePath(request.target.directory),
       request.started_at,   TimestampUtc(),       0,
-      outcome.plan_seconds, outcome.exec_seconds, reports};
+      outcome.plan_seconds, outcome.exec_seconds, reports,
+      ThisBuild()};
   tell(folder.Write(kMetaName, SerializeMeta(meta)), "meta.json could not be written");
   tell(RecordInCatalog(files, request, manifest, folder, outcome.warnings),
        "the catalog could not record it");
@@ -226,7 +228,6 @@ Status Finish(FileSystem& files, RootState& state, const std::vector<std::string
               std::chrono::steady_clock::time_point start, MergeOutcome& outcome) {
   const ExecuteRequest& request = state.request;
   MERGEPIPE_ASSIGN_OR_RETURN(std::vector<SliceReport> reports, ParseReports(report_bytes));
-  MERGEPIPE_RETURN_IF_ERROR(CheckUnchanged(files, request.inputs));
   MERGEPIPE_RETURN_IF_ERROR(CompleteManifest(state, reports));
   MERGEPIPE_RETURN_IF_ERROR(PublishOutput(files, state));
 
@@ -269,6 +270,8 @@ Result<MergeOutcome> ExecutePlan(FileSystem& files, Communicator& communicator, 
   MERGEPIPE_ASSIGN_OR_RETURN(const SliceReport report,
                              RunSlice(files, communicator, *slice, limits));
   const std::vector<std::string> reports = communicator.Gather(SerializeReport(report));
+  MERGEPIPE_RETURN_IF_ERROR(
+      CheckInputsUnchanged(files, communicator, root != nullptr ? &root->request.inputs : nullptr));
 
   MergeOutcome outcome;
   outcome.gathered_by_root = gathering.to_root;

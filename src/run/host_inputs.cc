@@ -1,42 +1,15 @@
 #include "run/host_inputs.h"
 
 #include <algorithm>
-#include <charconv>
 #include <string>
 
 #include "mergepipe/base/text.h"
 #include "mergepipe/format/model.h"
 #include "mergepipe/io/budget_gate.h"
+#include "run/fields.h"
 
 namespace mergepipe {
 namespace {
-
-// Fields of one message, each ended by a zero byte: no path has one.
-class Fields {
- public:
-  Fields() = default;
-  explicit Fields(std::string text) : text_(std::move(text)) {}
-
-  void Add(std::string_view field) { (text_ += field) += '\0'; }
-  void Add(uint64_t number) { Add(std::to_string(number)); }
-  std::string Next() {
-    const size_t end = std::min(text_.find('\0', at_), text_.size());
-    std::string field = text_.substr(at_, end - at_);
-    at_ = end + 1;
-    return field;
-  }
-  uint64_t NextNumber() {
-    const std::string field = Next();
-    uint64_t number = 0;
-    std::from_chars(field.data(), field.data() + field.size(), number);
-    return number;
-  }
-  std::string Take() { return std::move(text_); }
-
- private:
-  std::string text_;
-  size_t at_ = 0;
-};
 
 std::vector<const ResolvedModel*> ModelsOf(const ResolvedInputs& inputs) {
   std::vector<const ResolvedModel*> models = {&inputs.base};
@@ -155,6 +128,14 @@ Result<bool> CheckInputsOnHosts(FileSystem& files, Communicator& communicator,
   for (size_t rank = 0; read != nullptr && rank < counts.size(); ++rank)
     (*read)[rank].expert_bytes += Fields(counts[rank]).NextNumber();
   return fingerprints;
+}
+
+Status CheckInputsUnchanged(FileSystem& files, Communicator& communicator,
+                            const ResolvedInputs* inputs) {
+  MERGEPIPE_RETURN_IF_ERROR(
+      communicator.Agree(inputs != nullptr ? CheckUnchanged(files, *inputs) : Status()));
+  MERGEPIPE_RETURN_IF_ERROR(CheckInputsOnHosts(files, communicator, inputs, 0, nullptr));
+  return {};
 }
 
 }  // namespace mergepipe

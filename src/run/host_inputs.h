@@ -19,4 +19,10 @@ Result<bool> CheckInputsOnHosts(FileSystem& files, Communicator& communicator,
                                 const ResolvedInputs* inputs, uint64_t room,
                                 std::vector<PlanningIo>* read);
 
+/// Collective, before an output is published: whether the inputs (rank 0's) still are what they
+/// were, by CheckUnchanged on rank 0, and by the size and time of every file on every other host.
+/// kBadInput naming the files, and the host. Takes no bytes of the budget.
+Status CheckInputsUnchanged(FileSystem& files, Communicator& communicator,
+                            const ResolvedInputs* inputs);
+
 }  // namespace mergepipe

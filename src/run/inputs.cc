@@ -71,6 +71,33 @@ Status NameModels(ModelResolver& resolver, ResolvedInputs& inputs) {
   return {};
 }
 
+std::string WhatChanged(const FileInfo& before, const FileInfo& now) {
+  if (now.inode != before.inode || now.device != before.device)
+    return "was replaced by another file";
+  if (now.size != before.size) {
+    return "has " + std::to_string(now.size) + " bytes now, and had " + std::to_string(before.size);
+  }
+  return "was written to";
+}
+
+// Adds every file that is not what it was.
+Status FindChanges(FileSystem& files, const ModelLayout& layout, ProblemList& changed) {
+  static constexpr const char* kRemedy = "leave the inputs alone until it is done; run it again";
+  for (uint32_t i = 0; i < layout.files.size(); ++i) {
+    const std::string path = layout.FilePath(i);
+    MERGEPIPE_ASSIGN_OR_RETURN(const bool there, files.Exists(path));
+    if (!there) {
+      changed.Add(path, "was removed while it was in use", kRemedy);
+      continue;
+    }
+    MERGEPIPE_ASSIGN_OR_RETURN(const FileInfo now, files.Stat(path));
+    const FileInfo& before = layout.files[i].info;
+    if (!(now == before))
+      changed.Add(path, WhatChanged(before, now) + " while it was in use", kRemedy);
+  }
+  return {};
+}
+
 }  // namespace
 
 std::vector<ModelRecord> ResolvedInputs::Changed() const {
@@ -133,22 +160,17 @@ Status PutModels(Catalog& catalog, ResolvedInputs& inputs) {
 }
 
 Status CheckUnchanged(FileSystem& files, const ModelLayout& layout) {
-  for (uint32_t i = 0; i < layout.files.size(); ++i) {
-    MERGEPIPE_ASSIGN_OR_RETURN(const FileInfo now, files.Stat(layout.FilePath(i)));
-    if (now == layout.files[i].info) continue;
-    return Fail(ErrorKind::kBadInput, layout.FilePath(i),
-                "was changed or replaced during the merge",
-                "do not change inputs during a merge; run it again");
-  }
-  return {};
+  ProblemList changed;
+  MERGEPIPE_RETURN_IF_ERROR(FindChanges(files, layout, changed));
+  return changed.ToStatus(ErrorKind::kBadInput);
 }
 
 Status CheckUnchanged(FileSystem& files, const ResolvedInputs& inputs) {
-  MERGEPIPE_RETURN_IF_ERROR(CheckUnchanged(files, inputs.base.record.layout));
-  for (const ResolvedModel& expert : inputs.experts) {
-    MERGEPIPE_RETURN_IF_ERROR(CheckUnchanged(files, expert.record.layout));
-  }
-  return {};
+  ProblemList changed;
+  MERGEPIPE_RETURN_IF_ERROR(FindChanges(files, inputs.base.record.layout, changed));
+  for (const ResolvedModel& expert : inputs.experts)
+    MERGEPIPE_RETURN_IF_ERROR(FindChanges(files, expert.record.layout, changed));
+  return changed.ToStatus(ErrorKind::kBadInput);
 }
 
 std::vector<std::string> InputWarnings(const ResolvedInputs& inputs, const Plan& plan) {

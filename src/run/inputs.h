@@ -33,7 +33,12 @@ Result<ResolvedInputs> FindInputs(FileSystem& files, Catalog* catalog, const Mer
 /// Puts those models into the catalog that it does not have as they are; then none is `changed`.
 Status PutModels(Catalog& catalog, ResolvedInputs& inputs);
 
-/// kBadInput naming the file if an input is not what it was when its header was read.
+/// kBadInput naming every file that is not what it was when its header was read: size, time, inode,
+/// device. The last look, before an output is published. Headers and fingerprints are not taken
+/// again: every write moves the time, every replacement the inode, and who sets a time back on
+/// purpose also spares 16 samples; a second fingerprint would double what the budget pays for it.
+/// What was read is known by its hashes: an analyzed expert's blocks are checked as they are read,
+/// and `verify --full` and `replay` compare all of them with the manifest.
 Status CheckUnchanged(FileSystem& files, const ModelLayout& layout);
 
 /// The same for base and experts.

@@ -4,16 +4,20 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <set>
 #include <utility>
 
 #include "mergepipe/base/text.h"
 #include "mergepipe/catalog/catalog.h"
 #include "mergepipe/catalog/salvage.h"
 #include "mergepipe/run/models.h"
+#include "run/leftovers.h"
 #include "run/recorded_runs.h"
 
 namespace mergepipe {
 namespace {
+
+using Found = RecoverOutcome::Found;
 
 // The file itself: a link must not change names with a new file.
 std::string FileOf(const std::string& path) {
@@ -183,6 +187,10 @@ Status MakeAnew(const RecoverOptions& options, const RecordedRuns& recorded,
   return AddRuns(recorded, Known(Salvage()), catalog.get(), outcome);
 }
 
+bool MayFindOnlyLeftovers(const RecoverOptions& options, const RecoverOutcome& outcome) {
+  return !options.outputs.empty() || !options.directories.empty() || !outcome.leftovers.empty();
+}
+
 // The catalog if it is whole. Nothing if it is damaged; then `damage` says what is wrong.
 Result<std::unique_ptr<Catalog>> OpenIfWhole(const std::string& path, std::string& damage) {
   auto catalog = Catalog::OpenIfExists(path);
@@ -197,11 +205,8 @@ Result<std::unique_ptr<Catalog>> OpenIfWhole(const std::string& path, std::strin
   return nullptr;
 }
 
-}  // namespace
-
-Result<RecoverOutcome> RecoverCatalog(FileSystem& files, const RecoverOptions& options) {
-  RecoverOutcome outcome;
-  outcome.catalog = FileOf(options.catalog);
+Status RecoverTheCatalog(FileSystem& files, const RecoverOptions& options,
+                         const RecordedRuns& recorded, RecoverOutcome& outcome) {
   MERGEPIPE_ASSIGN_OR_RETURN(const bool exists, files.Exists(outcome.catalog));
   std::optional<FileInfo> before;
   std::unique_ptr<Catalog> catalog;
@@ -209,18 +214,77 @@ Result<RecoverOutcome> RecoverCatalog(FileSystem& files, const RecoverOptions& o
     MERGEPIPE_ASSIGN_OR_RETURN(before, files.Stat(outcome.catalog));
     MERGEPIPE_ASSIGN_OR_RETURN(catalog, OpenIfWhole(outcome.catalog, outcome.damage));
   }
-  MERGEPIPE_ASSIGN_OR_RETURN(const RecordedRuns recorded,
+  if (catalog != nullptr)
+    return AddRuns(recorded, Known(*catalog), options.apply ? catalog.get() : nullptr, outcome);
+  if (!exists) {
+    outcome.found = recorded.runs.empty() && MayFindOnlyLeftovers(options, outcome)
+                        ? Found::kNothing
+                        : Found::kAbsent;
+    return outcome.found == Found::kNothing ? Status() : MakeAnew(options, recorded, outcome);
+  }
+  outcome.found = Found::kDamaged;
+  return options.apply ? Replace(files, *before, recorded, outcome)
+                       : LookAtDamaged(recorded, outcome);
+}
+
+// Where merges may have left something: beside every output that a record names.
+Result<std::set<std::string>> DirectoriesOfOutputs(FileSystem& files, const RecoverOutcome& outcome,
+                                                   const RecordedRuns& recorded) {
+  std::set<std::string> directories;
+  for (const RecordedRun& run : recorded.runs) directories.insert(ParentPath(run.run.output_path));
+  if (outcome.found != Found::kWhole) return directories;
+  MERGEPIPE_ASSIGN_OR_RETURN(const auto catalog, Catalog::Open(outcome.catalog));
+  MERGEPIPE_ASSIGN_OR_RETURN(const auto ids, catalog->RunIds());
+  for (const std::string& id : ids) {
+    MERGEPIPE_ASSIGN_OR_RETURN(const auto run, catalog->FindRun(id));
+    if (run) directories.insert(ParentPath(run->output_path));
+  }
+  std::erase_if(directories, [&](const std::string& directory) {
+    const auto info = files.Stat(directory);
+    return !info || info->kind != FileKind::kDirectory;  // the disk may be unmounted
+  });
+  return directories;
+}
+
+Status FindAllLeftovers(FileSystem& files, const RecoverOptions& options,
+                        std::set<std::string> directories, RecoverOutcome& outcome) {
+  for (const std::string& output : options.outputs)
+    directories.insert(ParentPath(AbsolutePath(output)));
+  for (const std::string& directory : options.directories)
+    directories.insert(AbsolutePath(directory));
+  for (const std::string& directory : directories) {
+    MERGEPIPE_ASSIGN_OR_RETURN(auto found, FindLeftoversIn(files, directory));
+    outcome.leftovers.insert(outcome.leftovers.end(), found.begin(), found.end());
+  }
+  return {};
+}
+
+}  // namespace
+
+bool RecoverOutcome::Changes() const {
+  return ChangesCatalog() ||
+         std::ranges::any_of(leftovers, [](const Leftover& one) { return one.kept.empty(); });
+}
+
+Result<RecoverOutcome> RecoverCatalog(FileSystem& files, const RecoverOptions& options) {
+  RecoverOutcome outcome;
+  outcome.catalog = FileOf(options.catalog);
+  MERGEPIPE_ASSIGN_OR_RETURN(RecordedRuns recorded,
                              ReadRecordedRuns(files, options.runs_directory));
-  if (catalog != nullptr) {
-    MERGEPIPE_RETURN_IF_ERROR(
-        AddRuns(recorded, Known(*catalog), options.apply ? catalog.get() : nullptr, outcome));
-  } else if (!exists) {
-    outcome.found = RecoverOutcome::Found::kAbsent;
-    MERGEPIPE_RETURN_IF_ERROR(MakeAnew(options, recorded, outcome));
-  } else {
-    outcome.found = RecoverOutcome::Found::kDamaged;
-    MERGEPIPE_RETURN_IF_ERROR(options.apply ? Replace(files, *before, recorded, outcome)
-                                            : LookAtDamaged(recorded, outcome));
+  MERGEPIPE_ASSIGN_OR_RETURN(outcome.leftovers, FindOrphanedRuns(files, options.runs_directory));
+  std::erase_if(recorded.left_out, [&](const LeftOutRun& run) {
+    return std::ranges::any_of(outcome.leftovers, [&](const Leftover& orphan) {
+      return BaseName(orphan.path) == run.run_id;
+    });
+  });
+  MERGEPIPE_RETURN_IF_ERROR(RecoverTheCatalog(files, options, recorded, outcome));
+  MERGEPIPE_ASSIGN_OR_RETURN(const auto directories,
+                             DirectoriesOfOutputs(files, outcome, recorded));
+  MERGEPIPE_RETURN_IF_ERROR(FindAllLeftovers(files, options, directories, outcome));
+  // A journal goes before what it tells of: alone it would tell of nothing.
+  if (options.apply) {
+    for (auto one = outcome.leftovers.rbegin(); one != outcome.leftovers.rend(); ++one)
+      Settle(files, *one);
   }
   return outcome;
 }

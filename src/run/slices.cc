@@ -111,7 +111,11 @@ class SliceBuilder {
 
 Result<std::vector<std::string>> MakeSlices(const Plan& plan, const SliceContext& context,
                                             int ranks) {
-  const std::vector<PlanSlice> ranges = PartitionPlan(plan, ranks, WorkOf(context));
+  return MakeSlices(plan, context, PartitionPlan(plan, ranks, WorkOf(context)));
+}
+
+Result<std::vector<std::string>> MakeSlices(const Plan& plan, const SliceContext& context,
+                                            const std::vector<PlanSlice>& ranges) {
   const auto sharing = FindSharing(ranges);
   SliceBuilder builder(plan, context);
   std::vector<std::string> slices;

@@ -30,4 +30,9 @@ struct SliceContext {
 Result<std::vector<std::string>> MakeSlices(const Plan& plan, const SliceContext& context,
                                             int ranks);
 
+/// The same for given ranges, a list for each rank. They need not cover the plan. A tensor that
+/// is in the lists of several ranks must be there as PartitionPlan cuts it.
+Result<std::vector<std::string>> MakeSlices(const Plan& plan, const SliceContext& context,
+                                            const std::vector<PlanSlice>& ranges);
+
 }  // namespace mergepipe

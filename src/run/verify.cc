@@ -1,72 +1,15 @@
-#include <algorithm>
-#include <map>
 #include <set>
 
-#include "mergepipe/kernels/parallel.h"
 #include "mergepipe/manifest/manifest_codec.h"
 #include "mergepipe/manifest/run_folder.h"
 #include "mergepipe/plan/plan_codec.h"
 #include "mergepipe/run/records.h"
+#include "run/block_hashes.h"
 #include "run/stored_run.h"
 #include "run/verify_weights.h"
 
 namespace mergepipe {
 namespace {
-
-constexpr size_t kHexDigits = 32;
-constexpr uint64_t kHashBuffer = 16 * kMiB;
-
-Result<Hash128> HashRange(ReadableFile& file, uint64_t offset, uint64_t size) {
-  static thread_local std::vector<std::byte> buffer;
-  buffer.resize(std::min(size, kHashBuffer));
-  Hasher hasher;
-  while (size > 0) {
-    const std::span<std::byte> piece(buffer.data(), std::min<uint64_t>(size, buffer.size()));
-    MERGEPIPE_RETURN_IF_ERROR(file.ReadAt(offset, piece));
-    hasher.Update(piece);
-    offset += piece.size();
-    size -= piece.size();
-  }
-  return hasher.Finish();
-}
-
-// Hashes of this rank's share of the blocks, as hex, one after the other.
-Result<std::string> HashShare(FileSystem& files, const Communicator& communicator,
-                              const std::vector<BlockJob>& jobs, int threads) {
-  const auto ranks = static_cast<uint64_t>(communicator.size());
-  const auto rank = static_cast<uint64_t>(communicator.rank().value);
-  const uint64_t begin = jobs.size() * rank / ranks;
-  const uint64_t end = jobs.size() * (rank + 1) / ranks;
-  std::map<std::string, std::unique_ptr<ReadableFile>> open;
-  for (uint64_t i = begin; i < end; ++i) {
-    auto& file = open[*jobs[i].path];
-    if (!file) {
-      MERGEPIPE_ASSIGN_OR_RETURN(file, files.OpenForReading(*jobs[i].path));
-    }
-  }
-  std::string hex((end - begin) * kHexDigits, '0');
-  MERGEPIPE_RETURN_IF_ERROR(ParallelFor(end - begin, threads, [&](uint64_t i) -> Status {
-    const BlockJob& job = jobs[begin + i];
-    MERGEPIPE_ASSIGN_OR_RETURN(const Hash128 hash,
-                               HashRange(*open.at(*job.path), job.offset, job.size));
-    hash.ToHex().copy(hex.data() + i * kHexDigits, kHexDigits);
-    return {};
-  }));
-  return hex;
-}
-
-Result<std::vector<Hash128>> JoinShares(const std::vector<std::string>& shares) {
-  std::vector<Hash128> hashes;
-  for (const std::string& share : shares) {
-    for (size_t at = 0; at < share.size(); at += kHexDigits) {
-      const auto hash = Hash128::FromHex(std::string_view(share).substr(at, kHexDigits));
-      if (!hash)
-        return Fail(ErrorKind::kInternal, "verify", "a hash arrived damaged from another rank");
-      hashes.push_back(*hash);
-    }
-  }
-  return hashes;
-}
 
 Status CheckSideFile(FileSystem& files, const std::string& directory, const ManifestFile& expected,
                      ProblemList& problems) {
@@ -210,7 +153,7 @@ Result<VerifyOutcome> VerifyOutput(FileSystem& files, Communicator& communicator
 
   ProblemList problems;
   const WeightFiles weights = FindWeights(files, *manifest, directory, problems);
-  const auto share = HashShare(files, communicator, weights.jobs, threads);
+  const auto share = HashBlocks(files, ShareOf(weights.jobs, communicator), threads);
   MERGEPIPE_RETURN_IF_ERROR(
       communicator.Agree(share ? Status() : Status(tl::unexpected(share.error()))));
   const std::vector<std::string> shares = communicator.Gather(*share);
@@ -218,7 +161,7 @@ Result<VerifyOutcome> VerifyOutput(FileSystem& files, Communicator& communicator
   VerifyOutcome outcome;
   Status status;
   if (communicator.is_root()) {
-    const auto hashes = JoinShares(shares);
+    const auto hashes = JoinHashes(shares);
     if (!hashes || hashes->size() != weights.jobs.size()) {
       status = Fail(ErrorKind::kIo, directory, "does not look the same to all ranks",
                     "use a filesystem that all hosts share");

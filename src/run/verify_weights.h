@@ -1,15 +1,9 @@
 #pragma once
 
 #include "mergepipe/manifest/manifest.h"
+#include "run/block_hashes.h"
 
 namespace mergepipe {
-
-/// A block of a weight file whose hash is to be taken.
-struct BlockJob {
-  const std::string* path;
-  uint64_t offset;
-  uint64_t size;
-};
 
 /// The weight files of an output as they are found, and the blocks of all tensors in manifest
 /// order. Not to be copied: the jobs point into it.

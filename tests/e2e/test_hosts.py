@@ -304,3 +304,16 @@ def test_after_a_killed_rank_the_same_command_works(program, large):
     assert again.hashes() == alone.hashes()
     left = [path.name for path in program.outputs.iterdir() if ".mergepipe-" in path.name]
     assert not left, f"left beside the output: {left}"
+
+
+# ---------------------------------------------------------------------------------------------------- doctor
+
+def test_doctor_sees_what_another_host_lacks(program, made):
+    healthy = program.run("doctor", "--out", program.outputs / "merged", made.base.path, prefix=on_hosts(), timeout=60)
+    healthy.expect(DONE)
+    assert "launcher: 4 ranks on 2 hosts (h1, h2)" in healthy.stdout, healthy
+    assert "problem " not in healthy.stdout, healthy
+    hidden = made.base.path.parent
+    outcome = program.run("doctor", made.base.path, prefix=on_hosts(*hides("h2", hidden)), timeout=60).expect(BAD_INPUT)
+    lines = [line for line in outcome.stdout.splitlines() if line.startswith("problem ")]
+    assert len(lines) == 1 and f"input {made.base.path}: on host h2: cannot be seen" in lines[0], outcome

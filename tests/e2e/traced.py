@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import signal
+import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,3 +103,49 @@ def run_killed(program: Program, name: str, *arguments, call: str, at: int, **ho
         program.catalog.unlink()
         at = at * 4 // 5
     raise AssertionError(f"it was never killed at a {call}{outcome}")
+
+
+class Stepped:
+    """A merge that stops after every sync until it is told to go on."""
+
+    def __init__(self, program, made: Family):
+        self.log = program.root / "strace.log"
+        self.syncs = 0
+        command = ["timeout", "-k", "5", "120", "strace", "-f", "-y", "-o", self.log, "-e", "trace=fsync,fdatasync",
+                   "-e", "inject=fsync,fdatasync:signal=SIGSTOP", program.binary, "merge", "--base", made.base.path,
+                   "--experts", *made.paths(), "--out", program.outputs / "merged"]
+        self.process = subprocess.Popen(command, cwd=program.root, env=program.environment, stdin=subprocess.DEVNULL,
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+    def go_on(self) -> None:
+        first = self.log.read_text().split(maxsplit=1)[0]  # the process comes before its threads
+        os.kill(int(first), signal.SIGCONT)
+
+    def wait_for_stop(self) -> str | None:
+        """What was synced before the stop, or None if the merge has ended."""
+        while self.process.poll() is None:
+            lines = self.log.read_text().splitlines() if self.log.exists() else []
+            syncs = [i for i, line in enumerate(lines) if "sync(" in line]
+            stopped = [i for i, line in enumerate(lines) if "stopped by SIGSTOP" in line]
+            if len(syncs) > self.syncs and stopped and stopped[-1] > syncs[-1]:
+                self.syncs = len(syncs)
+                return lines[syncs[-1]]
+            time.sleep(0.01)
+        return None
+
+    def run_to(self, pattern: str) -> None:
+        """Until it stops after the sync of a file whose path matches."""
+        while (synced := self.wait_for_stop()) is not None and not re.search(pattern, synced):
+            self.go_on()
+        assert synced is not None, f"never stopped at {pattern}\n{self.log.read_text()}"
+
+    def end(self) -> tuple[int, str]:
+        while self.wait_for_stop() is not None:
+            self.go_on()
+        return self.process.wait(), self.process.stderr.read()
+
+    def kill(self) -> None:
+        """SIGKILL to the merge itself, and to strace if it still runs."""
+        if self.process.poll() is None and self.log.exists() and (text := self.log.read_text()):
+            os.kill(int(text.split(maxsplit=1)[0]), signal.SIGKILL)
+        self.process.wait(timeout=30)

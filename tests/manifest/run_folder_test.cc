@@ -7,6 +7,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "mergepipe/io/directory_probe.h"
 #include "mergepipe/manifest/manifest_codec.h"
 
 namespace mergepipe {
@@ -41,6 +42,19 @@ TEST_F(RunFolderTest, TakesAFreeName) {
   }
   std::ofstream(runs_ + "/x") << "a file takes a name too";
   EXPECT_EQ(Create("x")->run_id(), "x_2");
+}
+
+TEST_F(RunFolderTest, IsLockedAsLongAsItsRunIsUnderWay) {
+  std::string lock;
+  {
+    auto folder = Create("a");
+    folder->Keep();
+    lock = folder->path() + "/" + kRunLockName;
+    const RunFolder moved = std::move(*folder);
+    EXPECT_TRUE(IsLocked(lock).value());
+  }
+  EXPECT_FALSE(std::filesystem::exists(lock));
+  EXPECT_TRUE(std::filesystem::is_directory(runs_ + "/a"));
 }
 
 TEST_F(RunFolderTest, IsRemovedUnlessKept) {

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "mergepipe/base/build_info.h"
 #include "mergepipe/base/error.h"
 #include "mergepipe/catalog/snapshot.h"
 #include "mergepipe/format/block_statistics.h"
@@ -135,5 +136,11 @@ class Catalog {
   /// Reads the whole file: its structure and every record. kBadInput says what is damaged first.
   virtual Status CheckIntegrity() = 0;
 };
+
+/// The newest schema that this program knows; a catalog that is open has it.
+int64_t CatalogSchemaVersion();
+
+/// Those that this layer uses.
+std::vector<Library> CatalogLibraries();
 
 }  // namespace mergepipe

@@ -1,8 +1,10 @@
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "mergepipe/base/build_info.h"
 #include "mergepipe/exec/report.h"
 #include "mergepipe/io/file.h"
 #include "mergepipe/manifest/manifest.h"
@@ -13,6 +15,8 @@ namespace mergepipe {
 /// read only to recover a lost catalog:
 ///
 ///     run_id, version, started_at, finished_at (UTC), exit_status, command_line, out (absolute)
+///     build      {commit, compiler, build_type, simd, libraries: {name: version}}: of rank 0's
+///                program, and its machine's instruction set (see BuildInfo)
 ///     seconds    {plan, exec}
 ///     ranks      [{rank, host, threads, merge_seconds, sync_seconds, read_seconds,
 ///                compute_seconds, write_seconds, transfer_seconds (see SliceReport),
@@ -28,14 +32,19 @@ struct RunMeta {
   double plan_seconds = 0;
   double exec_seconds = 0;
   std::vector<SliceReport> ranks;  ///< their parts are not written
+  BuildInfo build;
 };
 std::string SerializeMeta(const RunMeta& meta);
 /// What a catalog needs of it: run_id, output_path, finished_at and exit_status; the rest stays
 /// empty. kBadInput, with `subject` (the path), if the text is not such a record.
 Result<RunMeta> ParseMeta(const std::string& text, const std::string& subject);
 
+/// Those that this layer uses.
+std::vector<Library> ManifestLibraries();
+
 /// The folder of one run, runs/<run_id>/, with plan.json, manifest.json and meta.json. Removed by
-/// the destructor unless kept.
+/// the destructor unless kept. As long as this exists, kRunLockName in it is locked, where the
+/// filesystem can: so a run that is under way is told from one that was killed.
 class RunFolder {
  public:
   /// Makes runs/<wanted>, or runs/<wanted>_2, ... if that is taken.
@@ -63,11 +72,13 @@ class RunFolder {
   std::string runs_directory_;
   std::string run_id_;
   std::string path_;
+  std::unique_ptr<FileLock> lock_;
   bool keep_ = false;
 };
 
 inline constexpr const char* kPlanName = "plan.json";
 inline constexpr const char* kMetaName = "meta.json";
+inline constexpr const char* kRunLockName = ".mergepipe.lock";
 /// Larger records are refused when they are read.
 inline constexpr uint64_t kMaxRecordBytes = uint64_t{1} << 30;
 
