@@ -185,7 +185,7 @@ std::vector<PlannedStatistics> ReadStatistics(const Json& json, size_t experts) 
   return statistics;
 }
 
-PlannedTensor ReadTensor(const Json& json, uint64_t block_size, size_t experts) {
+PlannedTensor ReadTensor(const Json& json, uint64_t block_size, size_t experts, uint64_t& pairs) {
   PlannedTensor tensor;
   tensor.name = json.at("name").get<std::string>();
   tensor.dtype = record::Type(json.at("dtype"));
@@ -197,7 +197,7 @@ PlannedTensor ReadTensor(const Json& json, uint64_t block_size, size_t experts) 
   Require(reads >= 1 && reads <= kMaxReads, "reads is out of range");
   tensor.reads = static_cast<uint32_t>(reads);
   tensor.compare = json.at("compare").get<bool>();
-  Require(tensor.Blocks(block_size) <= kMaxBlocks, "a tensor has too many blocks");
+  record::CountPairs(tensor.Blocks(block_size), experts, pairs);
   for (const Json& source : record::Array(json.at("sources")))
     tensor.sources.push_back(ReadSource(source));
   Require(tensor.sources.size() == experts, "sources does not have one entry an expert");
@@ -226,6 +226,19 @@ PlannedTensor ReadTensor(const Json& json, uint64_t block_size, size_t experts) 
   return tensor;
 }
 
+// Bytes by bytes, as a sum that overflowed could be small.
+Bytes MergeBytes(const Plan& plan) {
+  Bytes sum;
+  for (const PlannedTensor& tensor : plan.tensors) {
+    for (size_t k = 0; k < tensor.selected.size(); ++k) {
+      const Bytes bytes(tensor.ElementsOf(tensor.selected[k], plan.options.block_size) *
+                        DTypeSize(tensor.sources[k].dtype));
+      for (uint32_t read = 0; read < tensor.reads; ++read) sum += bytes;
+    }
+  }
+  return sum;
+}
+
 Plan ReadPlan(const Json& json) {
   Plan plan;
   plan.options = ReadOptions(json.at("options"));
@@ -234,8 +247,9 @@ Plan ReadPlan(const Json& json) {
   Require(!plan.experts.empty(), "there are no experts");
   Require(plan.options.strategy.weights.size() == plan.experts.size(),
           "weights does not have one entry an expert");
+  uint64_t pairs = 0;
   for (const Json& tensor : record::Array(json.at("tensors"))) {
-    plan.tensors.push_back(ReadTensor(tensor, plan.options.block_size, plan.experts.size()));
+    plan.tensors.push_back(ReadTensor(tensor, plan.options.block_size, plan.experts.size(), pairs));
   }
   plan.dropped = record::Dropped(json.at("dropped"), plan.experts.size());
   plan.statistics = ReadStatistics(json.at("statistics"), plan.experts.size());
@@ -249,12 +263,10 @@ Plan ReadPlan(const Json& json) {
   plan.fingerprint_bytes = Unsigned(planned.at("fingerprint_bytes"), "fingerprint_bytes");
   plan.compare_bytes = Unsigned(planned.at("compare_bytes"), "compare_bytes");
   plan.merge_bytes = Unsigned(planned.at("merge_bytes"), "merge_bytes");
-  uint64_t merge_bytes = 0;
-  for (const PlannedTensor& tensor : plan.tensors)
-    merge_bytes += tensor.SelectedBytes(plan.options.block_size) * tensor.reads;
-  Require(merge_bytes == plan.merge_bytes, "merge_bytes is not what the selection reads");
+  const Bytes merge_bytes = MergeBytes(plan);
+  Require(merge_bytes.count() == plan.merge_bytes, "merge_bytes is not what the selection reads");
   const Bytes total = Bytes(plan.fingerprint_bytes) + Bytes(plan.probe_bytes) +
-                      Bytes(plan.compare_bytes) + Bytes(merge_bytes);
+                      Bytes(plan.compare_bytes) + merge_bytes;
   Require(total < Bytes::Unlimited() &&
               total <= Bytes(plan.options.budget_bytes.value_or(total.count())),
           "the planned bytes are over the budget");

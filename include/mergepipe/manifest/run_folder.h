@@ -69,6 +69,6 @@ class RunFolder {
 inline constexpr const char* kPlanName = "plan.json";
 inline constexpr const char* kMetaName = "meta.json";
 /// Larger records are refused when they are read.
-inline constexpr uint64_t kMaxRecordBytes = uint64_t{1} << 30;
+inline constexpr uint64_t kMaxRecordBytes = uint64_t{1} << 28;
 
 }  // namespace mergepipe
