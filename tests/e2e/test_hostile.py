@@ -227,7 +227,7 @@ def test_deep_json(program, inputs):
     (folder / "meta.json").write_text(DEEP)
     program.catalog.unlink()
     run(program, "recover", "--yes")
-    for name in ("plan.json", "manifest.json"):
+    for name in ("manifest.json", "plan.json"):  # the plan is read first
         (folder / name).write_text(DEEP)
         refused(run(program, "explain", folder), name, "nested", code=UNVERIFIED)
 

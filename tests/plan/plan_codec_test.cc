@@ -383,5 +383,55 @@ TEST(PlanCodec, RefusesMissingFields) {
   }
 }
 
+// Each of its tensors is some bytes of text, and asks for two bits a block of each expert.
+TEST(PlanCodec, RefusesMorePairsThanItCanHold) {
+  Json json = Json::parse(SerializePlan(FixedPlan()));
+  json["options"]["block_size"] = 1;
+  json["planned"]["merge_bytes"] = 0;
+  Json tensor = json["tensors"][0];
+  const size_t experts = tensor["selected"].size();
+  for (const char* sets : {"selected", "equal"}) tensor[sets] = std::vector<std::string>(experts);
+  tensor["shape"] = {kMaxBlocks / experts / 4};
+  json["tensors"] = std::vector<Json>(4, tensor);
+  EXPECT_TRUE(ParsePlan(record::ToText(kPlan, json), "plan.json").has_value());
+  json["tensors"].push_back(tensor);
+  const auto plan = ParsePlan(record::ToText(kPlan, json), "plan.json");
+  ASSERT_EQ(KindOf(plan), ErrorKind::kBadInput);
+  EXPECT_TRUE(Says(plan.error().ToString(), "too many blocks"));
+}
+
+// 2^60 bytes from each of two experts, eight times: 2^64, which is 0.
+TEST(PlanCodec, RefusesBytesWhoseSumOverflows) {
+  Json json = Json::parse(SerializePlan(FixedPlan()));
+  const uint64_t blocks = uint64_t{1} << 24;
+  json["options"]["block_size"] = kMaxBlockSize;
+  json["options"]["budget_bytes"] = nullptr;
+  Json tensor = json["tensors"][0];
+  tensor["shape"] = {blocks, kMaxBlockSize / 8, 8};
+  tensor["reads"] = 16;
+  for (Json& source : tensor["sources"]) source["dtype"] = "F64";
+  const size_t experts = tensor["sources"].size();
+  ASSERT_EQ(experts, 2u);
+  tensor["selected"] = std::vector<std::string>(experts, "0-" + std::to_string(blocks - 1));
+  tensor["equal"] = std::vector<std::string>(experts);
+  json["tensors"] = {tensor};
+  json["planned"]["merge_bytes"] = blocks * kMaxBlockSize * 8 * 2 * 16;
+  const auto plan = ParsePlan(record::ToText(kPlan, json), "plan.json");
+  ASSERT_EQ(KindOf(plan), ErrorKind::kBadInput);
+  EXPECT_TRUE(Says(plan.error().ToString(), "merge_bytes"));
+}
+
+TEST(PlanCodec, RefusesShapesOfTooManyDimensions) {
+  EXPECT_EQ(KindOf(ParseWith("/tensors/0/shape", std::vector<uint64_t>(65, 1))),
+            ErrorKind::kBadInput);
+}
+
+// A tree takes many bytes for a value: there must be a line of text for it.
+TEST(PlanCodec, RefusesTextThatIsNotCanonicalBeforeItMakesATree) {
+  const auto plan = ParsePlan(Json::parse(SerializePlan(FixedPlan())).dump(), "plan.json");
+  ASSERT_EQ(KindOf(plan), ErrorKind::kVerification);
+  EXPECT_TRUE(Says(plan.error().ToString(), "canonical"));
+}
+
 }  // namespace
 }  // namespace mergepipe
