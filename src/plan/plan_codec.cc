@@ -226,19 +226,6 @@ PlannedTensor ReadTensor(const Json& json, uint64_t block_size, size_t experts, 
   return tensor;
 }
 
-// Bytes by bytes, as a sum that overflowed could be small.
-Bytes MergeBytes(const Plan& plan) {
-  Bytes sum;
-  for (const PlannedTensor& tensor : plan.tensors) {
-    for (size_t k = 0; k < tensor.selected.size(); ++k) {
-      const Bytes bytes(tensor.ElementsOf(tensor.selected[k], plan.options.block_size) *
-                        DTypeSize(tensor.sources[k].dtype));
-      for (uint32_t read = 0; read < tensor.reads; ++read) sum += bytes;
-    }
-  }
-  return sum;
-}
-
 Plan ReadPlan(const Json& json) {
   Plan plan;
   plan.options = ReadOptions(json.at("options"));
@@ -263,10 +250,12 @@ Plan ReadPlan(const Json& json) {
   plan.fingerprint_bytes = Unsigned(planned.at("fingerprint_bytes"), "fingerprint_bytes");
   plan.compare_bytes = Unsigned(planned.at("compare_bytes"), "compare_bytes");
   plan.merge_bytes = Unsigned(planned.at("merge_bytes"), "merge_bytes");
-  const Bytes merge_bytes = MergeBytes(plan);
-  Require(merge_bytes.count() == plan.merge_bytes, "merge_bytes is not what the selection reads");
+  uint64_t merge_bytes = 0;  // at most 2^61, by the limits of pairs, block size and reads
+  for (const PlannedTensor& tensor : plan.tensors)
+    merge_bytes += tensor.SelectedBytes(plan.options.block_size) * tensor.reads;
+  Require(merge_bytes == plan.merge_bytes, "merge_bytes is not what the selection reads");
   const Bytes total = Bytes(plan.fingerprint_bytes) + Bytes(plan.probe_bytes) +
-                      Bytes(plan.compare_bytes) + merge_bytes;
+                      Bytes(plan.compare_bytes) + Bytes(merge_bytes);
   Require(total < Bytes::Unlimited() &&
               total <= Bytes(plan.options.budget_bytes.value_or(total.count())),
           "the planned bytes are over the budget");

@@ -400,27 +400,6 @@ TEST(PlanCodec, RefusesMorePairsThanItCanHold) {
   EXPECT_TRUE(Says(plan.error().ToString(), "too many blocks"));
 }
 
-// 2^60 bytes from each of two experts, eight times: 2^64, which is 0.
-TEST(PlanCodec, RefusesBytesWhoseSumOverflows) {
-  Json json = Json::parse(SerializePlan(FixedPlan()));
-  const uint64_t blocks = uint64_t{1} << 24;
-  json["options"]["block_size"] = kMaxBlockSize;
-  json["options"]["budget_bytes"] = nullptr;
-  Json tensor = json["tensors"][0];
-  tensor["shape"] = {blocks, kMaxBlockSize / 8, 8};
-  tensor["reads"] = 16;
-  for (Json& source : tensor["sources"]) source["dtype"] = "F64";
-  const size_t experts = tensor["sources"].size();
-  ASSERT_EQ(experts, 2u);
-  tensor["selected"] = std::vector<std::string>(experts, "0-" + std::to_string(blocks - 1));
-  tensor["equal"] = std::vector<std::string>(experts);
-  json["tensors"] = {tensor};
-  json["planned"]["merge_bytes"] = blocks * kMaxBlockSize * 8 * 2 * 16;
-  const auto plan = ParsePlan(record::ToText(kPlan, json), "plan.json");
-  ASSERT_EQ(KindOf(plan), ErrorKind::kBadInput);
-  EXPECT_TRUE(Says(plan.error().ToString(), "merge_bytes"));
-}
-
 TEST(PlanCodec, RefusesShapesOfTooManyDimensions) {
   EXPECT_EQ(KindOf(ParseWith("/tensors/0/shape", std::vector<uint64_t>(65, 1))),
             ErrorKind::kBadInput);
