@@ -76,7 +76,8 @@ class PosixFileSystemImpl final : public FileSystem {
   Result<FileInfo> Stat(const std::string& path) override {
     struct stat st {};
     if (::stat(path.c_str(), &st) == 0) return InfoOf(st);
-    if (errno == ENOENT || errno == ENOTDIR || errno == ELOOP) return tl::unexpected(NotThere(path));
+    if (errno == ENOENT || errno == ENOTDIR || errno == ELOOP)
+      return tl::unexpected(NotThere(path));
     return tl::unexpected(SystemError(errno, path, "look up"));
   }
 
