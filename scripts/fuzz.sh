@@ -46,7 +46,8 @@ fuzz() {
   fi
   printf 'fuzz: %-24s FAILED (exit %s) after %s executions; its log is %s\n' \
     "$name" "$status" "${executions:-?}" "$log"
-  grep -aE '^(==[0-9]+==ERROR|SUMMARY|.*runtime error|Test unit written)|    #[0-9] ' "$log" | head -n 20 || true
+  grep -aE '^==[0-9]+==ERROR|^SUMMARY|runtime error|^    #[0-9] ' "$log" | head -n 20 || true
+  sed -n "s|.*Test unit written to |fuzz: the input that shows it: |p" "$log"
   return 1
 }
 export -f fuzz
