@@ -108,8 +108,8 @@ std::vector<uint64_t> Shape(const Json& value) {
 }
 
 void CountPairs(uint64_t blocks, uint64_t experts, uint64_t& pairs) {
-  Require(blocks <= (kMaxBlocks - pairs) / std::max<uint64_t>(experts, 1),
-          "there are too many blocks");
+  experts = std::max<uint64_t>(experts, 1);  // blocks take memory by themselves
+  Require(blocks <= (kMaxBlocks - pairs) / experts, "there are too many blocks");
   pairs += blocks * experts;
 }
 
