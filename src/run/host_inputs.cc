@@ -22,7 +22,7 @@ class Fields {
   std::string Next() {
     const size_t end = std::min(text_.find('\0', at_), text_.size());
     std::string field = text_.substr(at_, end - at_);
-    at_ = end + 1;
+    at_ = std::min(end + 1, text_.size());
     return field;
   }
   uint64_t NextNumber() {
