@@ -70,22 +70,23 @@ std::string MakeCatalog(const std::string& path) {
   return {std::istreambuf_iterator<char>(in), {}};
 }
 
-// The whole catalog with changes: three bytes for where, and one byte to put there; where is beyond
-// its end, the file is cut there, as far as half of it.
+// The whole catalog with changes: three bytes for where, and one byte to put there; where the third
+// is the largest, the file is cut there instead, as far as half of it.
 std::string Change(std::string bytes, const uint8_t* data, size_t size) {
   const size_t whole = bytes.size();
   for (; size >= 4; data += 4, size -= 4) {
-    const size_t at = data[0] + 256u * data[1] + 65536u * data[2];
-    if (at % (2 * whole) >= whole) {
-      bytes.resize(std::min(bytes.size(), whole / 2 + at % (whole / 2)));
-    } else if (at % whole < bytes.size()) {
-      bytes[at % whole] = static_cast<char>(data[3]);
+    const size_t at = (data[0] + 256u * data[1] + 65536u * data[2]) % whole;
+    if (data[2] == UINT8_MAX) {
+      bytes.resize(std::min(bytes.size(), std::max(at, whole / 2)));
+    } else if (at < bytes.size()) {
+      bytes[at] = static_cast<char>(data[3]);
     }
   }
   return bytes;
 }
 
-void ReadEverything(Catalog& catalog) {
+// Whether it is whole.
+bool ReadEverything(Catalog& catalog) {
   const bool whole = catalog.CheckIntegrity().has_value();
   const auto ids = catalog.ModelIds();
   const auto runs = catalog.RunIds();
@@ -104,6 +105,7 @@ void ReadEverything(Catalog& catalog) {
   for (const uint32_t tensor : catalog.StatisticsTensors(id).value_or(std::vector<uint32_t>()))
     static_cast<void>(catalog.ReadStatistics(id, tensor));
   static_cast<void>(catalog.ReadBaseStatistics("base", 8, 0));
+  return whole;
 }
 
 }  // namespace
@@ -115,10 +117,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static const std::string kPath = kScratch.File();
   static const std::string kCatalog = MakeCatalog(kPath);
   std::ofstream(kPath, std::ios::binary | std::ios::trunc) << Change(kCatalog, data, size);
-  if (const auto catalog = Catalog::Open(kPath)) ReadEverything(**catalog);
-  if (const auto damaged = DamagedCatalog::Open(kPath, DamagedCatalog::Purpose::kLook)) {
-    if (!(*damaged)->CopyTo(nullptr)) std::abort();
-  }
+  const auto catalog = Catalog::Open(kPath);
+  const bool whole = catalog && ReadEverything(**catalog);
+  // Slow, as it tries many keys.
+  const auto damaged = DamagedCatalog::Open(kPath, DamagedCatalog::Purpose::kLook);
+  if (!whole && damaged && !(*damaged)->CopyTo(nullptr)) std::abort();
   std::filesystem::remove(kPath + "-journal");
   return 0;
 }

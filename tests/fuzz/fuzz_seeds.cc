@@ -204,6 +204,9 @@ int main(int argc, char** argv) {
   // Catalogs are made by the fuzzer: an input is what is changed in one.
   corpus.Add("catalog_fuzz", "whole", "");
   corpus.Add("catalog_fuzz", "schema_version", LittleEndian(63, 3) + "\1");
-  corpus.Add("catalog_fuzz", "one_byte", LittleEndian(5000, 3) + "\7");
+  std::string many;
+  for (uint64_t at = 100; many.size() < 64; at += 4093) many += LittleEndian(at, 3) + '\7';
+  corpus.Add("catalog_fuzz", "many", many);
+  corpus.Add("catalog_fuzz", "cut", LittleEndian(UINT64_MAX, 4));
   return 0;
 }
