@@ -15,6 +15,8 @@ namespace {
 
 using namespace mergepipe;
 
+constexpr unsigned kOneSalvageIn = 32;
+
 // A file in memory, where there is one, in a directory of this process.
 class Scratch {
  public:
@@ -119,9 +121,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   std::ofstream(kPath, std::ios::binary | std::ios::trunc) << Change(kCatalog, data, size);
   const auto catalog = Catalog::Open(kPath);
   const bool whole = catalog && ReadEverything(**catalog);
-  // Slow, as it tries many keys.
-  const auto damaged = DamagedCatalog::Open(kPath, DamagedCatalog::Purpose::kLook);
-  if (!whole && damaged && !(*damaged)->CopyTo(nullptr)) std::abort();
+  // Only of some: it looks for thousands of keys where there may be rows.
+  if (!whole && size > 0 && data[0] % kOneSalvageIn == 0) {
+    const auto damaged = DamagedCatalog::Open(kPath, DamagedCatalog::Purpose::kLook);
+    if (damaged && !(*damaged)->CopyTo(nullptr)) std::abort();
+  }
   std::filesystem::remove(kPath + "-journal");
   return 0;
 }
