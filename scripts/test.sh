@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Everything that must hold before a change goes in; unattended, plain output, exit 0 only if all passed.
 #
-#   scripts/test.sh           build with warnings as errors, lint, all tests, unit and MPI tests sanitized
-#   scripts/test.sh --quick   without clang-tidy and without the sanitized build
+#   scripts/test.sh           build with warnings as errors, lint, all tests, unit and MPI tests sanitized, each fuzzer
+#                             for a short while
+#   scripts/test.sh --quick   without clang-tidy, the sanitized build and the fuzzers
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 exec </dev/null
@@ -88,4 +89,5 @@ if $built; then
     step "mpi tests sanitized" run_sanitized_mpi || true
   fi
 fi
+if ! $quick; then step "fuzz smoke" scripts/fuzz.sh 30 || true; fi
 finish

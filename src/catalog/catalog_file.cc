@@ -119,6 +119,19 @@ Status SetUp(Connection& connection) {
               "close the other programs that use it, and make it writable");
 }
 
+/// sqlite3 opens what has the name of a journal, and would wait for a pipe's writer for ever.
+Status CheckNeighbours(const std::string& path) {
+  for (const char* suffix : {"-journal", "-wal", "-shm"}) {
+    const std::string neighbour = path + suffix;
+    const auto info = PosixFileSystem().Stat(neighbour);
+    if (!info || info->kind == FileKind::kRegular) continue;
+    return Fail(ErrorKind::kBadInput, path,
+                "what has the name of its journal, " + Quote(neighbour) + ", is not a regular file",
+                "move it away, or choose another --db");
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<bool> CatalogFileExists(const std::string& path) {
@@ -141,6 +154,7 @@ Result<bool> CatalogFileExists(const std::string& path) {
     return Fail(ErrorKind::kBadInput, path, "is an empty file, not a catalog",
                 "remove it, and a new catalog can be made there");
   }
+  MERGEPIPE_RETURN_IF_ERROR(CheckNeighbours(path));
   return true;
 }
 

@@ -5,6 +5,7 @@
 #include "cli/command.h"
 #include "cli/merge_arguments.h"
 #include "cli/render.h"
+#include "mergepipe/base/text.h"
 #include "mergepipe/base/units.h"
 #include "mergepipe/run/demo.h"
 #include "mergepipe/run/models.h"
@@ -60,9 +61,9 @@ struct ModelsCommand {
                         {"bytes", layout.WeightBytes()},
                         {"registered_at", model->registered_at}});
       } else {
-        Print(fmt::format("{:<32} {:>10} {:>6} tensors  {}\n", id,
+        Print(fmt::format("{:<32} {:>10} {:>6} tensors  {}\n", EscapeControl(id),
                           FormatBytes(Bytes(layout.WeightBytes())), layout.tensors.size(),
-                          layout.path));
+                          EscapeControl(layout.path)));
       }
     }
     if (json) Print(list.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");

@@ -2,6 +2,7 @@
 #include "cli/command.h"
 #include "cli/merge_arguments.h"
 #include "cli/render.h"
+#include "mergepipe/base/text.h"
 #include "mergepipe/run/audit.h"
 
 namespace mergepipe {
@@ -72,7 +73,7 @@ struct DiffCommand {
     if (json) return Fail(ErrorKind::kUsage, "--json", "is for two checkpoints", "leave it out");
     MERGEPIPE_ASSIGN_OR_RETURN(const auto lines, DiffRecords(files, places, a, b));
     if (lines.empty()) Print("equal\n");
-    for (const std::string& line : lines) Print(line + "\n");
+    for (const std::string& line : lines) Print(EscapeControl(line) + "\n");
     return {};
   }
 

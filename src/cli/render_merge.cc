@@ -42,12 +42,12 @@ void Print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), s
 std::string OkLine(const std::string& target, const MergeOutcome& outcome) {
   std::string experts;
   for (const PlannedModel& expert : outcome.manifest.experts) {
-    experts += fmt::format("{}'{}'", experts.empty() ? "" : ", ", expert.id);
+    experts += fmt::format("{}'{}'", experts.empty() ? "" : ", ", EscapeControl(expert.id));
   }
   return fmt::format(
       "[OK] merged base={} experts=[{}] -> {} | run={} | plan={:.2f}s exec={:.1f}s\n",
-      outcome.manifest.base.id, experts, EscapeControl(target), outcome.run_directory,
-      outcome.plan_seconds, outcome.exec_seconds);
+      EscapeControl(outcome.manifest.base.id), experts, EscapeControl(target),
+      outcome.run_directory, outcome.plan_seconds, outcome.exec_seconds);
 }
 
 std::string RenderMerge(const MergeOptions& options, const MergeOutcome& outcome) {

@@ -31,7 +31,7 @@ std::string StatisticsText(const Plan& plan) {
        {StatisticsKind::kExact, StatisticsKind::kProbe, StatisticsKind::kNone}) {
     std::vector<std::string> ids;
     for (size_t k = 0; k < plan.experts.size(); ++k) {
-      if (plan.statistics[k].kind == kind) ids.push_back(plan.experts[k].id);
+      if (plan.statistics[k].kind == kind) ids.push_back(EscapeControl(plan.experts[k].id));
     }
     if (ids.empty()) continue;
     text += fmt::format("{}{} for {}", separator, KindName(kind), JoinNames(ids));

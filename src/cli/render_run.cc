@@ -32,9 +32,9 @@ std::string OptionsText(const PlanOptions& options) {
   return fmt::format(
       "strategy {}: density {}, lambda {}, {}, trim scope {}, seed {}\n"
       "scoring {}, block size {} elements\n",
-      strategy.name, strategy.density, strategy.lambda,
+      EscapeControl(strategy.name), strategy.density, strategy.lambda,
       strategy.normalize ? "normalized" : "not normalized",
-      strategy.trim_by_block ? "block" : "tensor", strategy.seed, options.scoring,
+      strategy.trim_by_block ? "block" : "tensor", strategy.seed, EscapeControl(options.scoring),
       options.block_size);
 }
 
@@ -44,7 +44,9 @@ std::string RulesText(const Manifest& manifest) {
   for (const DroppedTensor& tensor : manifest.dropped)
     ++reasons["expert's tensor left out: " + tensor.reason];
   std::string text = "what became of the tensors:\n";
-  for (const auto& [reason, count] : reasons) text += fmt::format("  {:>8}  {}\n", count, reason);
+  for (const auto& [reason, count] : reasons) {
+    text += fmt::format("  {:>8}  {}\n", count, EscapeControl(reason));
+  }
   return text;
 }
 
@@ -71,14 +73,15 @@ std::string IoText(const Manifest& manifest) {
 
 std::string RenderRun(const StoredRun& run) {
   const Manifest& manifest = run.manifest;
-  std::string text = fmt::format("run {} | plan {} | output model '{}'\n", manifest.run_id,
-                                 manifest.plan_hash.substr(0, 16), manifest.model_id);
-  text += fmt::format("base    {} (fingerprint {})\n", manifest.base.id,
+  std::string text =
+      fmt::format("run {} | plan {} | output model {}\n", EscapeControl(manifest.run_id),
+                  manifest.plan_hash.substr(0, 16), Quote(manifest.model_id));
+  text += fmt::format("base    {} (fingerprint {})\n", EscapeControl(manifest.base.id),
                       manifest.base.fingerprint.ToHex());
   for (size_t k = 0; k < manifest.experts.size(); ++k) {
-    text +=
-        fmt::format("expert  {} (fingerprint {}), weight {}\n", manifest.experts[k].id,
-                    manifest.experts[k].fingerprint.ToHex(), run.plan.options.strategy.weights[k]);
+    text += fmt::format(
+        "expert  {} (fingerprint {}), weight {}\n", EscapeControl(manifest.experts[k].id),
+        manifest.experts[k].fingerprint.ToHex(), run.plan.options.strategy.weights[k]);
   }
   text += OptionsText(run.plan.options);
   text += PlanHead(run.plan) + IoText(manifest) + RulesText(manifest) + NonFiniteText(manifest);
@@ -94,8 +97,8 @@ std::string RenderRunJson(const StoredRun& run) {
 
 std::string RenderVerify(const std::string& directory, const VerifyOutcome& outcome) {
   std::string text = fmt::format("[OK] verified {} | run={} | {} tensors, {} files, {}\n",
-                                 directory, outcome.run_id, outcome.tensors, outcome.files,
-                                 FormatBytes(Bytes(outcome.bytes)));
+                                 EscapeControl(directory), EscapeControl(outcome.run_id),
+                                 outcome.tensors, outcome.files, FormatBytes(Bytes(outcome.bytes)));
   for (const std::string& note : outcome.notes) text += "note: " + EscapeControl(note) + "\n";
   return text;
 }

@@ -122,14 +122,16 @@ Result<std::string> RenderTensor(const StoredRun& run, const std::string& tensor
         ErrorKind::kUsage, "--tensor", "the run has no tensor " + Quote(tensor),
         nearest ? "did you mean " + Quote(*nearest) + "?" : "see the names in manifest.json");
   }
-  std::string text =
-      fmt::format("{} {} {}{}\n  {}; {} of {} touched; hash {}\n", EscapeControl(found->name),
-                  DTypeName(found->dtype), FormatShape(found->shape),
-                  found->file.empty() ? ", not in the sparse output" : " in " + found->file,
-                  found->reason, found->touched_blocks, Blocks(found->blocks), found->hash.ToHex());
+  std::string text = fmt::format(
+      "{} {} {}{}\n  {}; {} of {} touched; hash {}\n", EscapeControl(found->name),
+      DTypeName(found->dtype), FormatShape(found->shape),
+      found->file.empty() ? ", not in the sparse output" : " in " + EscapeControl(found->file),
+      EscapeControl(found->reason), found->touched_blocks, Blocks(found->blocks),
+      found->hash.ToHex());
   const auto t = static_cast<size_t>(found - tensors.begin());
   for (size_t k = 0; k < run.plan.experts.size(); ++k)
-    text += fmt::format("  {:<32} {}\n", run.plan.experts[k].id, ExpertText(run, t, k));
+    text +=
+        fmt::format("  {:<32} {}\n", EscapeControl(run.plan.experts[k].id), ExpertText(run, t, k));
   return text + WhyText(run.plan, run.plan.tensors[t]);
 }
 

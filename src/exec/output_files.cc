@@ -3,6 +3,10 @@
 namespace mergepipe {
 
 Result<WritableFile*> OutputFiles::At(uint32_t file) {
+  if (file >= paths_.size()) {  // it may come from another rank
+    return Fail(ErrorKind::kInternal, "output", "has no file " + std::to_string(file),
+                "check that all ranks run the same build");
+  }
   const std::lock_guard lock(mutex_);
   if (open_[file]) return open_[file].get();
   MERGEPIPE_ASSIGN_OR_RETURN(const bool visible, files_.Exists(paths_[file]));

@@ -90,8 +90,11 @@ class ModelReader {
   ModelReader(FileSystem& files, const std::string& path) : files_(files) { layout_.path = path; }
 
   Result<ModelLayout> Read();
+  Result<ModelLayout> ReadAsFile();
 
  private:
+  Status CheckExists();
+  Result<ModelLayout> Finish();
   Status ReadDirectory();
   void ReadConfig();
   void RefuseQuantisedNames();
@@ -119,24 +122,36 @@ class ModelReader {
   ErrorKind kind_ = ErrorKind::kBadInput;
 };
 
+Status ModelReader::CheckExists() {
+  MERGEPIPE_ASSIGN_OR_RETURN(const bool exists, files_.Exists(layout_.path));
+  if (exists) return {};
+  return Fail(ErrorKind::kBadInput, layout_.path, "no such file or directory",
+              "give a checkpoint directory or a .safetensors file");
+}
+
+Result<ModelLayout> ModelReader::ReadAsFile() {
+  MERGEPIPE_RETURN_IF_ERROR(CheckExists());
+  layout_.is_directory = false;
+  layout_.directory = ParentPath(layout_.path);
+  ReadFiles({BaseName(layout_.path)});
+  return Finish();
+}
+
 Result<ModelLayout> ModelReader::Read() {
   const std::string& path = layout_.path;
-  MERGEPIPE_ASSIGN_OR_RETURN(const bool exists, files_.Exists(path));
-  if (!exists) {
-    return Fail(ErrorKind::kBadInput, path, "no such file or directory",
-                "give a checkpoint directory or a .safetensors file");
-  }
+  MERGEPIPE_RETURN_IF_ERROR(CheckExists());
   MERGEPIPE_ASSIGN_OR_RETURN(const FileInfo info, files_.Stat(path));
   layout_.is_directory = info.kind == FileKind::kDirectory;
   if (layout_.is_directory) {
     layout_.directory = path;
     MERGEPIPE_RETURN_IF_ERROR(ReadDirectory());
-  } else if (path.ends_with(".safetensors")) {
-    layout_.directory = ParentPath(path);
-    ReadFiles({BaseName(path)});
-  } else {
-    return tl::unexpected<Error>(NotSafetensors(path));
+    return Finish();
   }
+  if (path.ends_with(".safetensors")) return ReadAsFile();
+  return tl::unexpected<Error>(NotSafetensors(path));
+}
+
+Result<ModelLayout> ModelReader::Finish() {
   CheckNamesOnce();
   RefuseQuantisedNames();
   if (index_) CheckIndex();
@@ -308,6 +323,10 @@ bool LooksUnchanged(const ModelLayout& a, const ModelLayout& b) {
 
 Result<ModelLayout> ReadModel(FileSystem& files, const std::string& path) {
   return ModelReader(files, path).Read();
+}
+
+Result<ModelLayout> ReadWeightFile(FileSystem& files, const std::string& path) {
+  return ModelReader(files, path).ReadAsFile();
 }
 
 }  // namespace mergepipe

@@ -10,8 +10,10 @@ namespace {
 
 constexpr const char* kDamaged = "the index is damaged; fetch it again";
 
+// The other files of a checkpoint, and the record of a merge, are JSON: weights in their place
+// would come upon them in the output.
 bool IsPlainFileName(std::string_view name) {
-  if (name.empty() || name == "." || name == "..") return false;
+  if (name.empty() || name == "." || name == ".." || name.ends_with(".json")) return false;
   return std::none_of(name.begin(), name.end(), [](char c) {
     const auto byte = static_cast<unsigned char>(c);
     return c == '/' || c == '\\' || byte < 0x20 || byte == 0x7f;

@@ -15,8 +15,8 @@
 ///
 /// At most 100,000,000 bytes of UTF-8 JSON; no key twice. `weight_map` is an object of strings,
 /// each a plain file name of the same directory: not empty, not "." or "..", without '/', '\' or
-/// control characters. `metadata` and unknown members are not read: `total_size` is often wrong,
-/// and decides nothing.
+/// control characters, not of a JSON file. `metadata` and unknown members are not read:
+/// `total_size` is often wrong, and decides nothing.
 namespace mergepipe {
 
 inline constexpr uint64_t kMaxIndexBytes = 100'000'000;

@@ -28,18 +28,28 @@ int SyncRetrying(int fd) {
   return failed;
 }
 
+namespace {
+
+Status CheckRegular(const std::string& path, const struct stat& info) {
+  if (S_ISREG(info.st_mode)) return {};
+  return Fail(ErrorKind::kBadInput, path,
+              S_ISDIR(info.st_mode) ? "is a directory, not a file" : "is not a regular file",
+              "give a checkpoint directory or a weight file");
+}
+
+}  // namespace
+
 Result<OpenedFile> OpenRegular(const std::string& path, int flags) {
-  // O_NONBLOCK: opening a pipe must not wait for its writer.
+  // Asked before it is opened: to open a device can do something.
+  struct stat info {};
+  if (::stat(path.c_str(), &info) == 0) MERGEPIPE_RETURN_IF_ERROR(CheckRegular(path, info));
+  // O_NONBLOCK: opening a pipe, if it has just become one, must not wait for its writer.
   OpenedFile file{Descriptor(OpenRetrying(path, flags | O_NONBLOCK)), {}};
   if (file.fd.get() < 0) return tl::unexpected(OpenError(errno, path));
   if (::fstat(file.fd.get(), &file.info) != 0) {
     return tl::unexpected(SystemError(errno, path, "look up"));
   }
-  if (!S_ISREG(file.info.st_mode)) {
-    return Fail(ErrorKind::kBadInput, path,
-                S_ISDIR(file.info.st_mode) ? "is a directory, not a file" : "is not a regular file",
-                "give a checkpoint directory or a weight file");
-  }
+  MERGEPIPE_RETURN_IF_ERROR(CheckRegular(path, file.info));
   return file;
 }
 

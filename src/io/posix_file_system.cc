@@ -82,7 +82,8 @@ class PosixFileSystemImpl final : public FileSystem {
   Result<FileInfo> Stat(const std::string& path) override {
     struct stat st {};
     if (::stat(path.c_str(), &st) == 0) return InfoOf(st);
-    if (errno == ENOENT || errno == ENOTDIR) return tl::unexpected(NotThere(path));
+    if (errno == ENOENT || errno == ENOTDIR || errno == ELOOP)
+      return tl::unexpected(NotThere(path));
     return tl::unexpected(SystemError(errno, path, "look up"));
   }
 
@@ -163,7 +164,8 @@ class PosixFileSystemImpl final : public FileSystem {
 
   Result<std::unique_ptr<FileLock>> Lock(const std::string& path) override {
     for (;;) {
-      Descriptor fd(OpenRetrying(path, O_RDWR | O_CREAT, 0666));
+      // In a directory where others may write, the name may be a link to anywhere.
+      Descriptor fd(OpenRetrying(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0666));
       if (fd.get() < 0) return tl::unexpected(SystemError(errno, path, "open the lock file"));
       // Open-file-description locks: released when the process dies, and they work over NFS.
       struct flock lock {};

@@ -124,6 +124,7 @@ std::vector<ManifestFile> ReadFiles(const Json& json) {
   for (const Json& file : record::Array(json)) {
     files.push_back(
         {ReadName(file.at("name")), Unsigned(file.at("size")), record::Hash(file.at("hash"))});
+    Require(files.back().name != kManifestName, "the manifest lists itself");
   }
   return files;
 }
@@ -138,7 +139,7 @@ ManifestSource ReadTensorSource(const Json& json, uint64_t blocks, size_t expert
 }
 
 // `manifest` has what stands before the tensors.
-ManifestTensor ReadTensor(const Json& json, const Manifest& manifest) {
+ManifestTensor ReadTensor(const Json& json, const Manifest& manifest, uint64_t& pairs) {
   ManifestTensor tensor;
   tensor.name = json.at("name").get<std::string>();
   tensor.dtype = record::Type(json.at("dtype"));
@@ -146,7 +147,7 @@ ManifestTensor ReadTensor(const Json& json, const Manifest& manifest) {
   tensor.rule = record::Rule(json.at("rule"));
   tensor.reason = json.at("reason").get<std::string>();
   tensor.blocks = Unsigned(json.at("blocks"));
-  Require(tensor.blocks <= kMaxBlocks, "a tensor has too many blocks");
+  record::CountPairs(tensor.blocks, manifest.experts.size(), pairs);
   Require(tensor.blocks == CeilDivide(*CheckedProduct(tensor.shape), manifest.block_size),
           "a number of blocks is wrong");
   tensor.touched_blocks = Unsigned(json.at("touched_blocks"));
@@ -159,7 +160,11 @@ ManifestTensor ReadTensor(const Json& json, const Manifest& manifest) {
   tensor.base_nonfinite = ReadNonFinite(json.at("nonfinite").at("base"));
   tensor.made_nonfinite = ReadNonFinite(json.at("nonfinite").at("made"));
   for (const Json& source : record::Array(json.at("experts"))) {
+    Require(tensor.sources.size() < manifest.experts.size(), "a tensor has too many experts");
     tensor.sources.push_back(ReadTensorSource(source, tensor.blocks, manifest.experts.size()));
+    const size_t last = tensor.sources.size() - 1;
+    Require(last == 0 || tensor.sources[last - 1].expert < tensor.sources[last].expert,
+            "a tensor's experts are not in their order");
   }
   Require(tensor.touched_blocks == tensor.Touched().Count(), "touched_blocks is wrong");
   return tensor;
@@ -171,13 +176,19 @@ IoCounts ReadIo(const Json& json) {
           Unsigned(json.at("copied_bytes"))};
 }
 
+int ReadRank(const Json& json) {
+  const auto rank = Narrow<int>(Unsigned(json));
+  Require(rank.has_value(), "a rank is too large");
+  return *rank;
+}
+
 void ReadAllIo(const Json& json, Manifest& manifest) {
   manifest.io = ReadIo(json);
   if (!json.at("budget_bytes").is_null()) manifest.budget_bytes = Unsigned(json.at("budget_bytes"));
   manifest.planned_expert_bytes = Unsigned(json.at("planned_expert_bytes"));
   for (const Json& rank : record::Array(json.at("by_rank"))) {
     manifest.by_rank.push_back(
-        {rank.at("rank").get<int>(), rank.at("host").get<std::string>(), ReadIo(rank)});
+        {ReadRank(rank.at("rank")), rank.at("host").get<std::string>(), ReadIo(rank)});
   }
 }
 
@@ -193,7 +204,7 @@ Manifest ReadManifest(const Json& json) {
   manifest.run_id = ReadName(json.at("run_id"));  // it becomes a part of a path
   Require(manifest.run_id.find('/') == std::string::npos, "run_id is not a plain name");
   manifest.model_id = json.at("model_id").get<std::string>();
-  manifest.plan_hash = json.at("plan_hash").get<std::string>();
+  manifest.plan_hash = record::HexHash(json.at("plan_hash"));
   Require(json.at("plan_id") == PlanIdOf(manifest.plan_hash), "plan_id is not that of plan_hash");
   if (record::Choice(json.at("output"), "sparse", "full")) manifest.output = OutputForm::kSparse;
   manifest.block_size = Unsigned(json.at("block_size"));
@@ -201,8 +212,9 @@ Manifest ReadManifest(const Json& json) {
           "block_size is out of range");
   manifest.base = record::Model(json.at("base"));
   manifest.experts = record::Models(json.at("experts"));
+  uint64_t pairs = 0;
   for (const Json& tensor : record::Array(json.at("tensors"))) {
-    manifest.tensors.push_back(ReadTensor(tensor, manifest));
+    manifest.tensors.push_back(ReadTensor(tensor, manifest, pairs));
   }
   manifest.dropped = record::Dropped(json.at("dropped"), manifest.experts.size());
   manifest.files = ReadFiles(json.at("files"));

@@ -2,12 +2,13 @@
 
 #include <algorithm>
 #include <map>
-#include <nlohmann/json.hpp>
+
+#include "mergepipe/plan/record_json.h"
 
 namespace mergepipe {
 namespace {
 
-using Json = nlohmann::json;
+using record::Json;
 
 constexpr size_t kMaxValueLength = 60;
 
@@ -62,6 +63,10 @@ void Compare(const std::string& path, const Json& a, const Json& b,
 }
 
 Result<Json> Parse(const std::string& text, const std::string& subject) {
+  if (record::TooDeep(text)) {
+    return Fail(ErrorKind::kBadInput, subject, "is nested too deeply",
+                "give records that mergepipe wrote");
+  }
   Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (json.is_object()) return json;
   return Fail(ErrorKind::kBadInput, subject, "is not a JSON record",

@@ -68,10 +68,15 @@ Result<RunMeta> ParseMeta(const std::string& text, const std::string& subject) {
       meta.run_id = json.at("run_id").get<std::string>();
       meta.output_path = json.at("out").get<std::string>();
       meta.finished_at = json.at("finished_at").get<std::string>();
-      meta.exit_status = json.at("exit_status").get<int>();
-      return meta;
+      const nlohmann::json& status = json.at("exit_status");
+      const auto code =
+          Narrow<int>(status.is_number_unsigned() ? status.get<uint64_t>() : UINT64_MAX);
+      if (code) {
+        meta.exit_status = *code;
+        return meta;
+      }
     }
-  } catch (const nlohmann::json::exception&) {
+  } catch (const std::exception&) {
     // Said below.
   }
   return Fail(ErrorKind::kBadInput, subject,

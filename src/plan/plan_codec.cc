@@ -185,7 +185,7 @@ std::vector<PlannedStatistics> ReadStatistics(const Json& json, size_t experts) 
   return statistics;
 }
 
-PlannedTensor ReadTensor(const Json& json, uint64_t block_size, size_t experts) {
+PlannedTensor ReadTensor(const Json& json, uint64_t block_size, size_t experts, uint64_t& pairs) {
   PlannedTensor tensor;
   tensor.name = json.at("name").get<std::string>();
   tensor.dtype = record::Type(json.at("dtype"));
@@ -197,7 +197,7 @@ PlannedTensor ReadTensor(const Json& json, uint64_t block_size, size_t experts) 
   Require(reads >= 1 && reads <= kMaxReads, "reads is out of range");
   tensor.reads = static_cast<uint32_t>(reads);
   tensor.compare = json.at("compare").get<bool>();
-  Require(tensor.Blocks(block_size) <= kMaxBlocks, "a tensor has too many blocks");
+  record::CountPairs(tensor.Blocks(block_size), experts, pairs);
   for (const Json& source : record::Array(json.at("sources")))
     tensor.sources.push_back(ReadSource(source));
   Require(tensor.sources.size() == experts, "sources does not have one entry an expert");
@@ -234,8 +234,9 @@ Plan ReadPlan(const Json& json) {
   Require(!plan.experts.empty(), "there are no experts");
   Require(plan.options.strategy.weights.size() == plan.experts.size(),
           "weights does not have one entry an expert");
+  uint64_t pairs = 0;
   for (const Json& tensor : record::Array(json.at("tensors"))) {
-    plan.tensors.push_back(ReadTensor(tensor, plan.options.block_size, plan.experts.size()));
+    plan.tensors.push_back(ReadTensor(tensor, plan.options.block_size, plan.experts.size(), pairs));
   }
   plan.dropped = record::Dropped(json.at("dropped"), plan.experts.size());
   plan.statistics = ReadStatistics(json.at("statistics"), plan.experts.size());
@@ -249,7 +250,7 @@ Plan ReadPlan(const Json& json) {
   plan.fingerprint_bytes = Unsigned(planned.at("fingerprint_bytes"), "fingerprint_bytes");
   plan.compare_bytes = Unsigned(planned.at("compare_bytes"), "compare_bytes");
   plan.merge_bytes = Unsigned(planned.at("merge_bytes"), "merge_bytes");
-  uint64_t merge_bytes = 0;
+  uint64_t merge_bytes = 0;  // at most 2^61, by the limits of pairs, block size and reads
   for (const PlannedTensor& tensor : plan.tensors)
     merge_bytes += tensor.SelectedBytes(plan.options.block_size) * tensor.reads;
   Require(merge_bytes == plan.merge_bytes, "merge_bytes is not what the selection reads");

@@ -1,12 +1,16 @@
 #include "mergepipe/plan/record_json.h"
 
+#include <algorithm>
 #include <exception>
 
 #include "mergepipe/base/text.h"
+#include "mergepipe/format/safetensors.h"
 #include "mergepipe/plan/plan_codec.h"
 
 namespace mergepipe::record {
 namespace {
+
+constexpr size_t kSha256Digits = 64;
 
 std::string Canonical(const Json& json) { return json.dump(1) + "\n"; }
 
@@ -16,9 +20,28 @@ std::string HashAsItIs(const Kind& kind, Json json) {
   return Sha256Hex(json.dump());
 }
 
-// Writing JSON recurses: a deep text would overflow the stack.
-bool TooDeep(const std::string& text) {
-  constexpr int kMaxDepth = 64;
+// What is wrong with the layout of a text, before a tree is made of it: canonical text has a line
+// for each value, so that one of n bytes makes no more than some n bytes of tree.
+const char* LayoutProblem(const std::string& text) {
+  if (TooDeep(text)) return "is nested too deeply";
+  bool in_string = false;
+  for (size_t i = 0; i + 1 < text.size(); ++i) {
+    const char c = text[i];
+    if (in_string) {
+      if (c == '\\') ++i;
+      in_string = c != '"';
+    } else if (c == '"') {
+      in_string = true;
+    } else if (c == ',' && text[i + 1] != '\n') {
+      return "is not in canonical form";
+    }
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+bool TooDeep(std::string_view text) {
   int depth = 0;
   bool in_string = false;
   for (size_t i = 0; i < text.size(); ++i) {
@@ -36,8 +59,6 @@ bool TooDeep(const std::string& text) {
   }
   return false;
 }
-
-}  // namespace
 
 const Json& Array(const Json& value) {
   Require(value.is_array(), "an array is missing");
@@ -78,11 +99,26 @@ bool Choice(const Json& value, const char* yes, const char* no) {
 }
 
 std::vector<uint64_t> Shape(const Json& value) {
+  Require(Array(value).size() <= kMaxRank, "a shape has too many dimensions");
   std::vector<uint64_t> shape;
   for (const Json& dimension : Array(value)) shape.push_back(Unsigned(dimension, "a shape"));
   const auto elements = CheckedProduct(shape);
   Require(elements && CheckedMultiply(*elements, 64).has_value(), "a shape overflows");
   return shape;
+}
+
+void CountPairs(uint64_t blocks, uint64_t experts, uint64_t& pairs) {
+  experts = std::max<uint64_t>(experts, 1);  // blocks take memory by themselves
+  Require(blocks <= (kMaxBlocks - pairs) / experts, "there are too many blocks");
+  pairs += blocks * experts;
+}
+
+std::string HexHash(const Json& value) {
+  const std::string& text = value.get_ref<const std::string&>();
+  Require(text.size() == kSha256Digits &&
+              text.find_first_not_of("0123456789abcdef") == std::string::npos,
+          "a hash is malformed");
+  return text;
 }
 
 PlannedModel Model(const Json& value) {
@@ -160,10 +196,10 @@ Status ReadRecord(const Kind& kind, const std::string& text, const std::string& 
     return Fail(ErrorKind::kVerification, subject, what,
                 "the file was changed or damaged since it was written");
   };
-  if (TooDeep(text)) return damaged("is nested too deeply");
-  const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (!json.is_object()) return damaged("is not a JSON object");
+  if (const char* problem = LayoutProblem(text)) return damaged(problem);
   try {
+    const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+    if (!json.is_object()) return damaged("is not a JSON object");
     const std::string schema = json.value("schema", "");
     if (!schema.starts_with(std::string("mergepipe.") + kind.name + "/"))
       return damaged(std::string("is not a ") + kind.name);

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "mergepipe/base/text.h"
 #include "mergepipe/manifest/run_folder.h"
 #include "run/staging.h"
@@ -23,6 +25,12 @@ Status CheckNames(const std::string& directory, OutputForm form, const SideFiles
   return problems.ToStatus(ErrorKind::kBadInput);
 }
 
+// An index may name files that do not look like weights.
+bool IsWeightFile(const ModelLayout& model, const std::string& path) {
+  return std::any_of(model.files.begin(), model.files.end(),
+                     [&](const ModelFile& file) { return file.name == path; });
+}
+
 Status Add(const std::string& name, const std::string& text, Staging& staging, Manifest& manifest) {
   MERGEPIPE_ASSIGN_OR_RETURN(const ManifestFile file, staging.AddFile(name, text));
   manifest.side_files.push_back(file);
@@ -37,6 +45,10 @@ Status CopySideFiles(FileSystem& files, const ModelLayout& base, std::optional<D
   MERGEPIPE_ASSIGN_OR_RETURN(SideFiles side, ListSideFiles(files, base.directory));
   MERGEPIPE_RETURN_IF_ERROR(CheckNames(base.directory, manifest.output, side));
   for (const SideFile& file : side.copied) {
+    if (IsWeightFile(base, file.path)) {
+      side.left_out.push_back({file.path, "weights"});
+      continue;
+    }
     const std::string path = JoinPath(base.directory, file.path);
     MERGEPIPE_ASSIGN_OR_RETURN(std::string text, ReadSmallFile(files, path, kMaxSideFileBytes));
     if (file.path == "config.json" && out_dtype) {

@@ -1,5 +1,7 @@
 #include "run/stored_run.h"
 
+#include <algorithm>
+
 #include "mergepipe/base/nearest_name.h"
 #include "mergepipe/base/text.h"
 #include "mergepipe/manifest/manifest_codec.h"
@@ -21,6 +23,19 @@ Result<std::string> RunOfOutput(FileSystem& files, const std::string& run) {
   MERGEPIPE_ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(files, path, kMaxRecordBytes));
   MERGEPIPE_ASSIGN_OR_RETURN(const Manifest manifest, ParseManifest(text, path));
   return manifest.run_id;
+}
+
+bool SameTensor(const ManifestTensor& made, const PlannedTensor& planned) {
+  return made.name == planned.name && made.dtype == planned.out_dtype &&
+         made.shape == planned.shape;
+}
+
+// The hash that a manifest states shows that it means this plan, not that it is a record of it.
+bool BelongsTo(const Manifest& manifest, const Plan& plan) {
+  return manifest.plan_hash == PlanHash(plan) && manifest.base == plan.base &&
+         manifest.experts == plan.experts && manifest.block_size == plan.options.block_size &&
+         std::equal(manifest.tensors.begin(), manifest.tensors.end(), plan.tensors.begin(),
+                    plan.tensors.end(), SameTensor);
 }
 
 }  // namespace
@@ -58,7 +73,7 @@ Result<StoredRun> ReadRunFolder(FileSystem& files, const std::string& directory)
   MERGEPIPE_ASSIGN_OR_RETURN(stored.manifest_text,
                              ReadSmallFile(files, manifest_path, kMaxRecordBytes));
   MERGEPIPE_ASSIGN_OR_RETURN(stored.manifest, ParseManifest(stored.manifest_text, manifest_path));
-  if (stored.manifest.plan_hash != PlanHash(stored.plan)) {
+  if (!BelongsTo(stored.manifest, stored.plan)) {
     return Fail(ErrorKind::kVerification, manifest_path,
                 "belongs to another plan than the plan.json beside it",
                 "the run folder was changed since it was written");

@@ -19,12 +19,12 @@ void AddJobs(const std::string& path, uint64_t offset, uint64_t bytes, uint64_t 
 
 using TensorsByName = std::unordered_map<std::string, TensorInfo>;
 
-TensorsByName ReadWeightFile(FileSystem& files, const ManifestFile& file, const std::string& path,
-                             WeightFiles& weights, ProblemList& problems) {
+TensorsByName ReadTensors(FileSystem& files, const ManifestFile& file, const std::string& path,
+                          WeightFiles& weights, ProblemList& problems) {
   TensorsByName tensors;
   weights.paths.push_back(path);
   weights.head_hashes.emplace_back();
-  auto layout = ReadModel(files, path);
+  auto layout = ReadWeightFile(files, path);
   if (!layout) {
     problems.Add(layout.error());
     return tensors;
@@ -80,8 +80,7 @@ WeightFiles FindFullWeights(FileSystem& files, const Manifest& manifest,
   weights.paths.reserve(manifest.files.size());  // the jobs point to them
   std::vector<TensorsByName> by_file;
   for (const ManifestFile& file : manifest.files) {
-    by_file.push_back(
-        ReadWeightFile(files, file, JoinPath(directory, file.name), weights, problems));
+    by_file.push_back(ReadTensors(files, file, JoinPath(directory, file.name), weights, problems));
   }
   for (const ManifestTensor& tensor : manifest.tensors)
     FindTensor(manifest, tensor, by_file, weights, problems);

@@ -99,6 +99,18 @@ TEST_F(CatalogFileTest, WhatIsNotARegularFile) {
   ExpectError(OpenError(), ErrorKind::kBadInput, path_, "'" + plain + "' is not a directory");
 }
 
+// sqlite3 would open it, and wait for somebody to write to it.
+TEST_F(CatalogFileTest, APipeWithTheNameOfAJournal) {
+  MakeCatalog();
+  for (const char* suffix : {"-journal", "-wal", "-shm"}) {
+    const std::string pipe = path_ + suffix;
+    ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+    ExpectError(OpenError(), ErrorKind::kBadInput, path_, "not a regular file");
+    ASSERT_EQ(unlink(pipe.c_str()), 0);
+  }
+  EXPECT_TRUE(Catalog::Open(path_));
+}
+
 TEST_F(CatalogFileTest, LinkToACatalogOpens) {
   MakeCatalog();
   const std::string link = InDirectory("link");

@@ -97,6 +97,20 @@ TEST_F(PosixFiles, ADanglingLinkIsThereAndLeadsNowhere) {
   EXPECT_FALSE(files_.Exists(directory_ / "nowhere").value());
 }
 
+TEST_F(PosixFiles, ALinkInACircleLeadsNowhere) {
+  ASSERT_EQ(::symlink("circle", (directory_ / "circle").c_str()), 0);
+  const auto info = files_.Stat(directory_ / "circle");
+  ASSERT_FALSE(info);
+  EXPECT_EQ(info.error().kind(), ErrorKind::kBadInput);
+}
+
+// Where others may write, the lock's name could lead to any file of ours.
+TEST_F(PosixFiles, ALockIsNotMadeThroughALink) {
+  ASSERT_EQ(::symlink("elsewhere", (directory_ / "lock").c_str()), 0);
+  EXPECT_FALSE(files_.Lock(directory_ / "lock"));
+  EXPECT_FALSE(files_.Exists(directory_ / "elsewhere").value());
+}
+
 TEST_F(PosixFiles, ListTellsLinksAndWhatTheyLeadTo) {
   ASSERT_TRUE(WriteNewFile(files_, directory_ / "a-file", ""));
   ASSERT_TRUE(files_.CreateDirectory(directory_ / "b-directory"));

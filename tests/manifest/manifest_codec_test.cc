@@ -227,5 +227,44 @@ TEST(ManifestCodec, IgnoresUnknownFieldsAndRefusesOtherRecords) {
   EXPECT_NE(other.error().ToString().find("is not a manifest"), std::string::npos);
 }
 
+TEST(ManifestCodec, RefusesMorePairsThanItCanHold) {
+  Json json = Json::parse(SerializeManifest(FullManifest()));
+  const size_t experts = json["experts"].size();
+  json["block_size"] = 1;
+  Json tensor = json["tensors"][0];
+  tensor["shape"] = {kMaxBlocks / experts};
+  tensor["blocks"] = kMaxBlocks / experts;
+  tensor["touched_blocks"] = 0;
+  for (Json& source : tensor["experts"]) source["blocks"] = "";
+  json["tensors"] = {tensor};
+  EXPECT_TRUE(ParseManifest(record::ToText(kManifest, json), "manifest.json").has_value());
+  json["tensors"].push_back(tensor);
+  const auto manifest = ParseManifest(record::ToText(kManifest, json), "manifest.json");
+  ASSERT_FALSE(manifest.has_value());
+  EXPECT_EQ(manifest.error().kind(), ErrorKind::kBadInput);
+  EXPECT_NE(manifest.error().ToString().find("too many blocks"), std::string::npos);
+}
+
+TEST(ManifestCodec, NamesEachExpertOfATensorOnce) {
+  Json json = Json::parse(SerializeManifest(FullManifest()));
+  Json& sources = json["tensors"][0]["experts"];
+  sources.push_back(sources[0]);
+  EXPECT_FALSE(ParseManifest(record::ToText(kManifest, json), "manifest.json").has_value());
+}
+
+TEST(ManifestCodec, RefusesOtherHashesRanksAndItself) {
+  for (const auto& [pointer, value] :
+       std::vector<std::pair<const char*, Json>>{{"/io/by_rank/0/rank", 1e308},
+                                                 {"/io/by_rank/0/rank", uint64_t{1} << 31},
+                                                 {"/io/by_rank/0/rank", -1},
+                                                 {"/plan_hash", std::string(64, 'G')},
+                                                 {"/files/0/name", "manifest.json"},
+                                                 {"/side_files/0/name", "manifest.json"}}) {
+    const auto manifest = ParseWith(pointer, value);
+    ASSERT_FALSE(manifest.has_value()) << pointer << " = " << value;
+    EXPECT_EQ(manifest.error().kind(), ErrorKind::kBadInput);
+  }
+}
+
 }  // namespace
 }  // namespace mergepipe

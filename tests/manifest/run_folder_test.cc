@@ -123,5 +123,20 @@ TEST(RunMeta, WritesACommandLineThatIsNoText) {
   EXPECT_EQ(text.back(), '\n');
 }
 
+TEST(Meta, ReadsAnExitStatusThatIsOne) {
+  RunMeta meta;
+  meta.exit_status = 75;
+  auto json = nlohmann::json::parse(SerializeMeta(meta));
+  EXPECT_EQ(ParseMeta(json.dump(), "meta.json")->exit_status, 75);
+  for (const nlohmann::json& status :
+       {nlohmann::json(1e308), nlohmann::json(-1), nlohmann::json(uint64_t{1} << 31),
+        nlohmann::json("0"), nlohmann::json()}) {
+    json["exit_status"] = status;
+    const auto parsed = ParseMeta(json.dump(), "meta.json");
+    ASSERT_FALSE(parsed.has_value()) << status;
+    EXPECT_EQ(parsed.error().kind(), ErrorKind::kBadInput);
+  }
+}
+
 }  // namespace
 }  // namespace mergepipe

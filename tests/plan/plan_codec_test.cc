@@ -383,5 +383,34 @@ TEST(PlanCodec, RefusesMissingFields) {
   }
 }
 
+// Each of its tensors is some bytes of text, and asks for two bits a block of each expert.
+TEST(PlanCodec, RefusesMorePairsThanItCanHold) {
+  Json json = Json::parse(SerializePlan(FixedPlan()));
+  json["options"]["block_size"] = 1;
+  json["planned"]["merge_bytes"] = 0;
+  Json tensor = json["tensors"][0];
+  const size_t experts = tensor["selected"].size();
+  for (const char* sets : {"selected", "equal"}) tensor[sets] = std::vector<std::string>(experts);
+  tensor["shape"] = {kMaxBlocks / experts / 4};
+  json["tensors"] = std::vector<Json>(4, tensor);
+  EXPECT_TRUE(ParsePlan(record::ToText(kPlan, json), "plan.json").has_value());
+  json["tensors"].push_back(tensor);
+  const auto plan = ParsePlan(record::ToText(kPlan, json), "plan.json");
+  ASSERT_EQ(KindOf(plan), ErrorKind::kBadInput);
+  EXPECT_TRUE(Says(plan.error().ToString(), "too many blocks"));
+}
+
+TEST(PlanCodec, RefusesShapesOfTooManyDimensions) {
+  EXPECT_EQ(KindOf(ParseWith("/tensors/0/shape", std::vector<uint64_t>(65, 1))),
+            ErrorKind::kBadInput);
+}
+
+// A tree takes many bytes for a value: there must be a line of text for it.
+TEST(PlanCodec, RefusesTextThatIsNotCanonicalBeforeItMakesATree) {
+  const auto plan = ParsePlan(Json::parse(SerializePlan(FixedPlan())).dump(), "plan.json");
+  ASSERT_EQ(KindOf(plan), ErrorKind::kVerification);
+  EXPECT_TRUE(Says(plan.error().ToString(), "canonical"));
+}
+
 }  // namespace
 }  // namespace mergepipe

@@ -74,6 +74,8 @@ bool LooksUnchanged(const ModelLayout& a, const ModelLayout& b);
 /// of all files are reported together, as kBadInput. Layouts that are not supported (FP8 and other
 /// quantised ones, pytorch_model.bin, GGUF, adapters) are refused by name.
 Result<ModelLayout> ReadModel(FileSystem& files, const std::string& path);
+/// The same for one weight file, which may have any name: an index says what its shards are called.
+Result<ModelLayout> ReadWeightFile(FileSystem& files, const std::string& path);
 
 /// A piece of a file.
 struct FileRange {

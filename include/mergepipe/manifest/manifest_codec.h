@@ -6,7 +6,8 @@
 
 /// \file
 /// manifest.json, schema "mergepipe.manifest/1". Canonical text as plan.json's (plan/plan_codec.h).
-/// Unknown fields are ignored; another major version is refused.
+/// Unknown fields are ignored; another major version is refused. Limits as plan.json's. File names
+/// are relative, without "..", and not the manifest's own; a tensor's experts ascend.
 ///
 ///     schema          "mergepipe.manifest/1"
 ///     run_id, model_id, plan_id, plan_hash, block_size

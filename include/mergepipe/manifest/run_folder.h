@@ -80,6 +80,6 @@ inline constexpr const char* kPlanName = "plan.json";
 inline constexpr const char* kMetaName = "meta.json";
 inline constexpr const char* kRunLockName = ".mergepipe.lock";
 /// Larger records are refused when they are read.
-inline constexpr uint64_t kMaxRecordBytes = uint64_t{1} << 30;
+inline constexpr uint64_t kMaxRecordBytes = uint64_t{1} << 28;
 
 }  // namespace mergepipe

@@ -7,7 +7,8 @@
 /// \file
 /// plan.json, schema "mergepipe.plan/1". The file is the canonical text (sorted keys, one space of
 /// indent, shortest round-trip numbers, a newline at the end), so that any changed byte shows.
-/// Unknown fields are ignored; another major version is refused.
+/// Unknown fields are ignored; another major version is refused. Limits: kMaxRecordBytes of text
+/// (manifest/run_folder.h), kMaxBlocks (block, expert) pairs, record::kMaxDepth levels.
 ///
 ///     schema            "mergepipe.plan/1"
 ///     base              {id, fingerprint}: fingerprint as 32 hex digits (XXH3-128)

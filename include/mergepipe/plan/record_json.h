@@ -4,6 +4,7 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <string_view>
 
 #include "mergepipe/plan/plan.h"
 
@@ -30,8 +31,13 @@ Hash128 Hash(const Json& value);
 DType Type(const Json& value);
 /// One of two words; true for the first.
 bool Choice(const Json& value, const char* yes, const char* no);
-/// A shape whose tensor fits into 2^64 bits.
+/// A shape of at most kMaxRank dimensions whose tensor fits into 2^64 bits.
 std::vector<uint64_t> Shape(const Json& value);
+/// Adds a tensor's (block, expert) pairs to those counted; no more than kMaxBlocks in all. Call it
+/// before sets of its blocks are read: each takes a bit a block, however short its text.
+void CountPairs(uint64_t blocks, uint64_t experts, uint64_t& pairs);
+/// A SHA-256, as 64 hex digits.
+std::string HexHash(const Json& value);
 PlannedModel Model(const Json& value);
 std::vector<PlannedModel> Models(const Json& value);
 std::vector<DroppedTensor> Dropped(const Json& value, size_t experts);
@@ -45,6 +51,11 @@ Json ToJson(const std::vector<PlannedModel>& models);
 Json ToJson(const std::vector<DroppedTensor>& dropped);
 Json ToJson(TensorRule rule);
 Json ToJson(const std::optional<ErrorBound>& bound);
+
+/// Objects and arrays within one another: comparing and writing JSON recurse.
+inline constexpr int kMaxDepth = 64;
+/// Whether a JSON text is nested deeper.
+bool TooDeep(std::string_view text);
 
 /// How a kind of record names itself and its hash.
 struct Kind {
