@@ -24,7 +24,7 @@ from pathlib import Path
 import checkpoint
 from job import Job, kill, merge_arguments, staging_of, until
 from oracle import Options
-from program import DONE, FULL_READ, USAGE, Merge, Outcome, Program, check_database
+from program import DONE, FULL_READ, USAGE, Merge, Outcome, Program, check_database, check_database_as_left
 
 SHAPES = {f"layers.{i}.weight": (1024, 1024) for i in range(40)}
 RANKS = (None, 1, 2, 4)  # None is a plain process
@@ -254,19 +254,9 @@ class KillLoop:
         return False
 
     def check_catalog(self, outcome: Outcome) -> None:
-        """On a copy: to look at it settles what a killed transaction left, and the next attempt is to find that."""
-        if not self.program.catalog.exists():
-            return
-        with tempfile.TemporaryDirectory(dir=self.root) as folder:
-            for path in self.program.root.glob(self.program.catalog.name + "*"):
-                shutil.copy(path, folder)
-            copy = Path(folder) / self.program.catalog.name
-            connection = sqlite3.connect(copy)
-            try:
-                said = connection.execute("PRAGMA integrity_check").fetchone()[0]
-            finally:
-                connection.close()
-        require(said == "ok", f"the catalog is damaged: {said}", outcome)
+        if self.program.catalog.exists():
+            said = check_database_as_left(self.program.catalog)
+            require(said == "ok", f"the catalog is damaged: {said}", outcome)
 
     def check_done(self, case: Case, outcome: Outcome, killed_in: list[str]) -> None:
         merge = self.program.merged(outcome)
