@@ -8,6 +8,7 @@ import os
 import shutil
 import struct
 import subprocess
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,6 +46,18 @@ def private_mounts():
         os.close(before)
 
 
+def unmount(path: Path, seconds: float = 20) -> None:
+    """A killed process may hold it for a moment longer than whoever started it."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return call("umount", path)
+        except OSError as error:
+            if "busy" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
 class Disk:
     """Mounted at `path`. `backing` is how much of it can really be stored, in MiB: a disk that promises more than it has."""
 
@@ -65,7 +78,7 @@ class Disk:
 
     def repair(self) -> None:
         """Unmounts it, has it checked and repaired as at a start of the machine, and mounts it again."""
-        call("umount", self.path)
+        unmount(self.path)
         done = subprocess.run(["e2fsck", "-f", "-y", self.image], capture_output=True, text=True, timeout=60)
         assert done.returncode in (0, 1, 2), f"e2fsck: {done.stdout}{done.stderr}"  # 1 and 2: it repaired something
         self.mount()
@@ -90,8 +103,8 @@ class Disk:
         call("mount", "-o", f"remount,size={megabytes}m", self.memory)
 
     def remove(self) -> None:
-        call("umount", self.path)
-        call("umount", self.memory)
+        unmount(self.path)
+        unmount(self.memory)
         for path in (self.path, self.memory):
             path.rmdir()
 
