@@ -138,7 +138,7 @@ class Tally:
                          f" (median; at most {max(self.gone_after):.2f} s)")
         if self.taken_over:
             lines.append(f"  after a kill while merging: {statistics.mean(self.taken_over):.0%} of the expert bytes taken"
-                         f" over (mean), {statistics.mean(self.reread):.0%} read again")
+                         f" over, {statistics.mean(self.reread):.0%} read again (means; at most {max(self.reread):.0%})")
         return lines
 
 
@@ -274,20 +274,22 @@ class KillLoop:
                 merge.outcome)
         if "reread_bytes" not in io:
             return
-        resumed, again = io["resumed_expert_bytes"], io["reread_bytes"]
-        require(0 <= resumed <= self.expert_bytes, f"{resumed} expert bytes taken over, of {self.expert_bytes}", merge.outcome)
-        # An attempt has begun no more than what was not finished before it.
-        most = len(killed_in) * self.expert_bytes
-        require(0 <= again <= most, f"{again} bytes were read again, after {len(killed_in)} kills", merge.outcome)
-        if set(killed_in) <= {"planning"}:
-            require(again == 0, f"{again} bytes were read again, though nothing was read before", merge.outcome)
-        if killed_in == ["publishing"]:
-            require(resumed == self.expert_bytes and again == 0,
-                    f"all was merged when it was killed, but {resumed} of {self.expert_bytes} expert bytes were taken over,"
-                    f" and {again} read again", merge.outcome)
-        if "merging" in killed_in:
-            self.tally.taken_over.append(resumed / self.expert_bytes)
-            self.tally.reread.append(again / self.expert_bytes)
+        resumed, again, all_of_it = io["resumed_expert_bytes"], io["reread_bytes"], io["expert_bytes_read"]
+        counts = f"of {all_of_it} expert bytes {resumed} were taken over and {again} read again; killed in {killed_in}"
+        require(0 <= resumed <= all_of_it and again >= 0, counts, merge.outcome)
+        began = [phase for phase in killed_in if phase != "planning"]
+        if not began:
+            require(resumed == 0 and again == 0, f"nothing was read before, but {counts}", merge.outcome)
+        # An attempt begins to read what is not finished, and no more; what it finishes is not read again.
+        require(again <= len(began) * all_of_it, counts, merge.outcome)
+        if len(began) == 1:
+            require(resumed + again <= all_of_it, f"more was read again than was in flight: {counts}", merge.outcome)
+        if "publishing" in began[-1:] and (len(began) == 1 or not case.overwrite):
+            require(resumed == all_of_it, f"all was merged when it was last killed, but {counts}", merge.outcome)
+            require(again == 0 or len(began) > 1, f"all was merged when it was killed, but {counts}", merge.outcome)
+        if "merging" in began:
+            self.tally.taken_over.append(resumed / all_of_it)
+            self.tally.reread.append(again / all_of_it)
 
     # --------------------------------------------------------------------------------------------- a round
 
@@ -296,7 +298,9 @@ class KillLoop:
             return None
         phase, = rng.choices(list(PHASES), PHASES.values())
         by_launcher = case.ranks is not None and rng.random() < 0.1
-        return Aim(phase, rng.random(), None if by_launcher else rng.randrange(case.ranks or 1))
+        # Publishing is short: half of the kills that are meant for it come at once.
+        share = 0.0 if phase == "publishing" and rng.random() < 0.5 else rng.random()
+        return Aim(phase, share, None if by_launcher else rng.randrange(case.ranks or 1))
 
     def round(self, seed: int) -> None:
         rng = random.Random(seed)
