@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import re
-import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,10 @@ import checkpoint
 import disks
 from oracle import Options
 from program import DONE, FULL_READ, IO_ERROR, NO_SPACE, USAGE, Outcome, Program, check_database_as_left
+
+with tempfile.TemporaryDirectory() as probe:
+    if why := disks.why_not(Path(probe)):
+        pytest.skip(why, allow_module_level=True)
 
 LIMIT = 60  # seconds, in which a command must end by itself
 SHAPES = {f"layers.{i}.weight": (512, 1024) for i in range(16)} | {"bias": (97,), "scale": ()}
@@ -28,11 +32,6 @@ MOST_STEPS = 200  # of a ladder that never ends
 
 @pytest.fixture(scope="module", autouse=True)
 def private():
-    probe = Path("/tmp") / f"mergepipe-disk-probe-{id(object())}"
-    why = disks.why_not(probe)
-    shutil.rmtree(probe, ignore_errors=True)
-    if why:
-        pytest.skip(why)
     with disks.private_mounts():
         yield
 
