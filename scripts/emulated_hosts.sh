@@ -41,11 +41,15 @@ check() {
     die "no namespaces, mounts or bridges for this user here: ${why//$'\n'/; }" "$unavailable"
 }
 
+# What was sent to a host that is no longer there is given up after 13 s, not after a quarter of an hour. In the caller's network.
+give_up_soon() { echo 5 2>/dev/null >/proc/sys/net/ipv4/tcp_retries2 || true; }
+
 # On a host, in its new namespaces: sets it up, says so, and stays as the holder of the namespaces.
 be_host() {
   hostname "$1"
   mount -t tmpfs -o mode=1777 tmpfs /dev/shm
   ip link set lo up
+  give_up_soon
   echo ready
   exec sleep infinity
 }
@@ -100,6 +104,7 @@ be_head() {
   hostname head
   mount -t tmpfs -o mode=1777 tmpfs /dev/shm
   ip link set lo up
+  give_up_soon
   write_names "$hosts"
   ip link add bridge0 type bridge
   ip addr add "$net.254/24" dev bridge0
