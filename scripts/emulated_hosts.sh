@@ -8,6 +8,10 @@
 #       and exits as it does. `mpirun --host h1:2,h2:2` in COMMAND starts ranks on the hosts.
 #   scripts/emulated_hosts.sh --agent HOST COMMAND...
 #       within COMMAND: runs a command on a host; the form in which Open MPI calls a launch agent.
+#   scripts/emulated_hosts.sh --cut HOST
+#       within COMMAND: takes the host's link down. What runs on it runs on, and no message goes in or out any more.
+#   scripts/emulated_hosts.sh --crash HOST
+#       within COMMAND: as a power failure: the link is down, and all that runs on the host is killed.
 #   scripts/emulated_hosts.sh --check
 #       exits 0 if this machine allows it, else says why not and exits 77.
 #
@@ -37,11 +41,15 @@ check() {
     die "no namespaces, mounts or bridges for this user here: ${why//$'\n'/; }" "$unavailable"
 }
 
+# What was sent to a host that is no longer there is given up after 13 s, not after a quarter of an hour. In the caller's network.
+give_up_soon() { echo 5 2>/dev/null >/proc/sys/net/ipv4/tcp_retries2 || true; }
+
 # On a host, in its new namespaces: sets it up, says so, and stays as the holder of the namespaces.
 be_host() {
   hostname "$1"
   mount -t tmpfs -o mode=1777 tmpfs /dev/shm
   ip link set lo up
+  give_up_soon
   echo ready
   exec sleep infinity
 }
@@ -80,6 +88,8 @@ set_up_mpi() {
   export OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_pml=ob1 OMPI_MCA_btl=self,vader,tcp
   export OMPI_MCA_oob_tcp_if_include=$net.0/24 OMPI_MCA_btl_tcp_if_include=$net.0/24
   export OMPI_MCA_plm=rsh OMPI_MCA_plm_rsh_agent="$self --agent"
+  # A host that is no longer there is missed after 5 s: Open MPI's defaults take eight minutes.
+  export OMPI_MCA_oob_tcp_keepalive_time=2 OMPI_MCA_oob_tcp_keepalive_intvl=1 OMPI_MCA_oob_tcp_keepalive_probes=3
   export TMPDIR=/dev/shm # of each host alone, and a short name for sockets
 }
 
@@ -94,6 +104,7 @@ be_head() {
   hostname head
   mount -t tmpfs -o mode=1777 tmpfs /dev/shm
   ip link set lo up
+  give_up_soon
   write_names "$hosts"
   ip link add bridge0 type bridge
   ip addr add "$net.254/24" dev bridge0
@@ -110,14 +121,38 @@ be_head() {
   exit "$status"
 }
 
+# The first process of a host goes to `pid`.
+find_host() {
+  pid=$(sed -n "s/.* $1=\([0-9]*\) .*/\1/p" <<<"${EMULATED_HOSTS:-}")
+  [[ -n "$pid" ]] || die "there is no host '$1'"
+}
+
 be_agent() {
   while [[ "${1-}" == -* ]]; do shift; done
-  local host=${1%%.*} pid
-  pid=$(sed -n "s/.* $host=\([0-9]*\) .*/\1/p" <<<"${EMULATED_HOSTS:-}")
-  [[ -n "$pid" ]] || die "there is no host '$host'"
+  local host=${1%%.*} status=0
+  find_host "$host"
   shift
   # nsenter lands in /. The command arrives as many words with inner quotes: joined, it is a line for sh.
-  exec nsenter -t "$pid" -n -u -i -m sh -c 'cd "$0" && exec sh -c "$1"' "$PWD" "$*"
+  nsenter -t "$pid" -n -u -i -m sh -c 'cd "$0" && exec sh -c "$1"' "$PWD" "$*" || status=$?
+  # A crashed host says nothing any more: an agent like ssh waits for it.
+  if ((status == 137)) && ip link show "to-$host" 2>/dev/null | grep -q 'state DOWN'; then exec sleep infinity; fi
+  exit "$status"
+}
+
+# Every process in the namespaces of the host's first one; again, as one may just have started another.
+crash() {
+  local namespace process victims
+  find_host "$1"
+  namespace=$(readlink "/proc/$pid/ns/uts")
+  ip link set "to-$1" down
+  while :; do
+    victims=()
+    for process in /proc/[0-9]*; do
+      if [[ "$(readlink "$process/ns/uts")" == "$namespace" ]]; then victims+=("${process#/proc/}"); fi
+    done 2>/dev/null
+    if ((${#victims[@]} == 0)); then return; fi
+    kill -KILL "${victims[@]}" 2>/dev/null || true
+  done
 }
 
 case ${1-} in
@@ -128,6 +163,14 @@ case ${1-} in
   --be-host) be_host "$2" ;;
   --be-head) be_head "${@:2}" ;;
   --agent) be_agent "${@:2}" ;;
+  --cut)
+    ip link set "to-$2" down
+    exit 0
+    ;;
+  --crash)
+    crash "$2"
+    exit 0
+    ;;
 esac
 
 hosts=2
@@ -136,7 +179,7 @@ if [[ "${1-}" == --hosts ]]; then
   shift 2
 fi
 if (($# == 0)); then
-  sed -n '2,17s/^# \{0,1\}//p' "$self" >&2
+  sed -n '2,21s/^# \{0,1\}//p' "$self" >&2
   exit 2
 fi
 check

@@ -17,7 +17,7 @@ readonly build_packages=(
   libgtest-dev libcli11-dev libfmt-dev libspdlog-dev libexpected-dev libssl-dev libhwy-dev)
 readonly test_packages=(
   strace python3 python3-venv clang clang-format clang-tidy sqlite3 libclang-rt-dev ca-certificates
-  git libbenchmark-dev)
+  git libbenchmark-dev e2fsprogs mount)
 # Without the metapackage slurm-wlm, which brings plug-ins for much that is not needed.
 readonly cluster_packages=(
   iproute2 util-linux procps slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge)

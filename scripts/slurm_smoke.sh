@@ -4,6 +4,7 @@
 # of it is gone at the end.
 #
 #   scripts/slurm_smoke.sh          exits 0 if everything held, 77 (and says why) where it cannot run, else 1
+#   scripts/slurm_smoke.sh --crash  only this: nodes crash under a merge, and the job is requeued to others
 #
 # MERGEPIPE_BIN: the program [build/release/src/mergepipe]. SLURM_SMOKE_KEEP=1 keeps the working directory.
 # MERGEPIPE_SKIP_DEPS=1 installs nothing.
@@ -11,7 +12,8 @@ set -euo pipefail
 
 self=$(readlink -f "${BASH_SOURCE[0]}")
 root=$(dirname "$(dirname "$self")")
-readonly self root nodes=2 unavailable=77
+readonly self root unavailable=77
+export nodes=${nodes:-2} crash=${crash:-false}
 
 # die WHY [EXIT_CODE]
 die() {
@@ -58,6 +60,8 @@ WaitTime=10
 MinJobAge=300
 PartitionName=all Nodes=ALL Default=YES MaxTime=60 DefaultTime=10 State=UP
 END
+  # A node that does not answer for so long has failed; by default after five minutes.
+  if $crash; then echo "SlurmdTimeout=15"; fi
   for ((i = 1; i <= nodes; i++)); do
     echo "NodeName=h$i CPUs=2 RealMemory=2000 State=UNKNOWN"
   done
@@ -296,16 +300,78 @@ check_what_was_said() {
   say "... it was ended by the signal, and not put into the queue again; no output"
 }
 
+# What the crashed merges work on: large enough that they are in the middle of it for a while.
+make_large_family() {
+  "$MERGEPIPE_BIN" demo "$work/large" --size small --dtype f32 --experts 4 >"$work/demo_large.log" 2>&1
+  large=(--base "$work/large/base" --experts "$work"/large/expert_*)
+  "$MERGEPIPE_BIN" merge -q "${large[@]}" --out "$work/alone" --db "$work/alone.sqlite" --runs-dir "$work/runs_alone" \
+    --threads 1 "${merge_options[@]}" >"$work/alone.log"
+  sed -i -e "s#^models=.*#models=(${large[*]})#" "$work"/slurm/merge*.sbatch
+}
+
+# crash_under_merge NAME first|last: submits a merge, and crashes that one of its two nodes in the middle of it. The job script
+# itself runs on the first one. The node goes to `node`.
+crash_under_merge() {
+  local nodes_of_job
+  say "merge_requeue.sbatch, its $2 node crashes"
+  OUT=$work/$1 submit "$1" slurm/merge_requeue.sbatch "${merge_options[@]}"
+  await RUNNING
+  mapfile -t nodes_of_job < <(scontrol show hostnames "$(field_of NodeList)")
+  node=${nodes_of_job[0]}
+  if [[ "$2" == last ]]; then node=${nodes_of_job[-1]}; fi
+  until compgen -G "$work/.$1.mergepipe-*" >/dev/null; do
+    [[ "$(state_of)" == RUNNING ]] || fail "the merge ended before $node could crash"
+  done
+  "$root/scripts/emulated_hosts.sh" --crash "$node"
+  [[ ! -e "$work/$1" ]] || fail "the merge was done before $node crashed"
+}
+
+# expect_requeued NAME NODE: SLURM misses the node, ends the job on the other one, and puts it into the queue again.
+expect_requeued() {
+  await PENDING COMPLETED FAILED CANCELLED NODE_FAIL
+  [[ "$state" == PENDING ]] || fail "the job is $state after $2 crashed, not in the queue again"
+  [[ ! -e "$work/$1" ]] || fail "there is an output of a merge whose node crashed"
+}
+
+# expect_finished NAME NODE: without the node, and with the right bytes.
+expect_finished() {
+  local nodes_of_job
+  start_again
+  expect COMPLETED 0:0
+  expect_line '^merge_requeue: .* restart 1,'
+  nodes_of_job=$(field_of NodeList)
+  if scontrol show hostnames "$nodes_of_job" | grep -qx "$2"; then fail "it ran on $2 again"; fi
+  check_output "$work/$1"
+  say "... after $2 had crashed it was finished on $nodes_of_job"
+}
+
+# Two merges at a time, on two of four nodes each: it takes half a minute until SLURM misses a node.
+check_crashes() {
+  local name node begin=$SECONDS
+  local -A jobs=() crashed=()
+  for name in last first; do
+    crash_under_merge "$name" "$name"
+    jobs[$name]=$job crashed[$name]=$node
+  done
+  for name in last first; do
+    job=${jobs[$name]} log=$work/$name.log
+    expect_requeued "$name" "${crashed[$name]}"
+    say "... back in the queue after $((SECONDS - begin)) s"
+  done
+  for name in last first; do
+    job=${jobs[$name]} log=$work/$name.log
+    expect_finished "$name" "${crashed[$name]}"
+  done
+}
+
 run_checks() {
-  cd "$work"
-  # mpirun takes its hosts from SLURM, not from the agent of the emulated hosts.
-  unset OMPI_MCA_plm OMPI_MCA_plm_rsh_agent
-  # With SLURM's default, one start in a hundred on a busy machine let a task leave MPI_Init before the others were
-  # ready for its messages: they died there by SIGSEGV. None in 450 with the ring.
-  export SLURM_PMIX_FENCE=ring
-  say "a private SLURM with $nodes nodes in $work"
   start_cluster
   edit_scripts
+  if $crash; then
+    make_large_family
+    check_crashes
+    return
+  fi
   write_interruptible
   "$MERGEPIPE_BIN" demo "$work" --size small --experts 2 >"$work/demo.log" 2>&1
   "$MERGEPIPE_BIN" merge -q --base "$work/base" --experts "$work/expert_1" "$work/expert_2" --out "$work/alone" \
@@ -317,18 +383,33 @@ run_checks() {
   check_interrupted
   check_dead_task
   check_analyze
+}
+
+run_inside() {
+  cd "$work"
+  # mpirun takes its hosts from SLURM, not from the agent of the emulated hosts.
+  unset OMPI_MCA_plm OMPI_MCA_plm_rsh_agent
+  # With SLURM's default, one start in a hundred on a busy machine let a task leave MPI_Init before the others were
+  # ready for its messages: they died there by SIGSEGV. None in 450 with the ring.
+  export SLURM_PMIX_FENCE=ring
+  say "a private SLURM with $nodes nodes in $work"
+  run_checks
   echo "slurm_smoke: all held ($SECONDS s)"
 }
 
 if [[ "${1-}" == --inside ]]; then
-  run_checks
+  run_inside
   exit 0
 fi
 
 # ---------------------------------------------------------------------------------------------- from outside
 
+if [[ "${1-}" == --crash ]]; then
+  crash=true nodes=4
+  shift
+fi
 if (($# > 0)); then
-  sed -n '2,10s/^# \{0,1\}//p' "$self" >&2
+  sed -n '2,11s/^# \{0,1\}//p' "$self" >&2
   exit 2
 fi
 MERGEPIPE_BIN=$(readlink -f "${MERGEPIPE_BIN:-$root/build/release/src/mergepipe}")

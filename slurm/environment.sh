@@ -28,7 +28,13 @@ export OMP_PROC_BIND=false
 #   export SLURM_PMIX_FENCE=ring
 case ${MERGEPIPE_LAUNCHER:-srun} in
   srun) launch=(srun --mpi=pmix --kill-on-bad-exit=0 --wait=10) ;;
-  mpirun) launch=(mpirun --bind-to none) ;;
+  mpirun)
+    launch=(mpirun --bind-to none)
+    # A node that is no longer there is missed after 40 s, and the job ends. Open MPI's defaults take eight minutes.
+    export OMPI_MCA_oob_tcp_keepalive_time=${OMPI_MCA_oob_tcp_keepalive_time:-20}
+    export OMPI_MCA_oob_tcp_keepalive_intvl=${OMPI_MCA_oob_tcp_keepalive_intvl:-5}
+    export OMPI_MCA_oob_tcp_keepalive_probes=${OMPI_MCA_oob_tcp_keepalive_probes:-4}
+    ;;
   *)
     echo "environment.sh: MERGEPIPE_LAUNCHER is '$MERGEPIPE_LAUNCHER'; give srun or mpirun" >&2
     exit 2

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sqlite3
 import subprocess
+import tempfile
 import time
 from dataclasses import dataclass
 from decimal import Decimal
@@ -160,6 +162,18 @@ def check_database(path: Path) -> str:
         return connection.execute("PRAGMA integrity_check").fetchone()[0]
     finally:
         connection.close()
+
+
+def check_database_as_left(path: Path) -> str:
+    """The same of a copy: to look at a database settles what a killed transaction left, and the next command is to find that."""
+    with tempfile.TemporaryDirectory() as folder:
+        for part in path.parent.glob(path.name + "*"):
+            shutil.copy(part, folder)
+        connection = sqlite3.connect(Path(folder) / path.name)
+        try:
+            return connection.execute("PRAGMA integrity_check").fetchone()[0]
+        finally:
+            connection.close()
 
 
 def canonical(value) -> str:
