@@ -35,7 +35,7 @@ class SliceBuilder {
   Result<Slice> Build(const PlanSlice& ranges, const std::map<uint32_t, TensorSharing>& sharing,
                       int rank) {
     Slice slice = common_;
-    if (rank == 0 || !context_.gather_to_root) {
+    if (!context_.journal_directory.empty() && (rank == 0 || !context_.gather_to_root)) {
       slice.journal = JoinPath(context_.journal_directory,
                                std::to_string(context_.attempt) + "." + std::to_string(rank));
     }

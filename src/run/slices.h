@@ -23,10 +23,11 @@ struct SliceContext {
   const SparseOutput* sparse = nullptr;  ///< take the touched blocks from it
   /// What need not be done again; may be null.
   const EarlierWork* earlier = nullptr;
-  /// Where ranks that write keep their journals, each in the file "<attempt>.<rank>".
-  std::string journal_directory;
+  /// Where ranks that write keep their journals, each in the file "<attempt>.<rank>"; empty for
+  /// none.
+  std::string journal_directory = {};
   int attempt = 1;
-  Hash128 identity;
+  Hash128 identity = {};
   /// Knows the hashes of blocks that were analyzed; may be null. Asked for tensors in ascending
   /// order.
   StatisticsSource* statistics = nullptr;
