@@ -68,6 +68,7 @@ Status OutputFiles::Commit() {
 }
 
 Status OutputFiles::CommitNow() {
+  MERGEPIPE_RETURN_IF_ERROR(synced_);
   if (journal_ == nullptr) return {};
   const auto start = Clock::now();
   std::vector<std::string> records;
@@ -78,7 +79,8 @@ Status OutputFiles::CommitNow() {
   if (!records.empty()) {
     MERGEPIPE_RETURN_IF_ERROR(SyncWritten());
     for (const std::string& record : records) MERGEPIPE_RETURN_IF_ERROR(journal_->Append(record));
-    MERGEPIPE_RETURN_IF_ERROR(journal_->Sync());
+    synced_ = journal_->Sync();
+    MERGEPIPE_RETURN_IF_ERROR(synced_);
   }
   const auto end = Clock::now();
   due_ = end + std::max<Clock::duration>(kShortestInterval, (end - start) * kCommitShare);
@@ -87,6 +89,7 @@ Status OutputFiles::CommitNow() {
 
 // What is written while this runs is marked again, and left to the next time.
 Status OutputFiles::SyncWritten() {
+  MERGEPIPE_RETURN_IF_ERROR(synced_);
   std::vector<WritableFile*> written;
   {
     const std::lock_guard lock(mutex_);
@@ -95,7 +98,10 @@ Status OutputFiles::SyncWritten() {
       open.written = false;
     }
   }
-  for (WritableFile* file : written) MERGEPIPE_RETURN_IF_ERROR(file->Sync());
+  for (WritableFile* file : written) {
+    synced_ = file->Sync();
+    MERGEPIPE_RETURN_IF_ERROR(synced_);
+  }
   return {};
 }
 

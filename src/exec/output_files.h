@@ -52,6 +52,7 @@ class OutputFiles final : public OutputSink {
   std::vector<std::string> finished_;  // records that wait for a sync
 
   std::mutex commit_mutex_;  // held while one commits
+  Status synced_;            // a failed sync is final: the next one would prove nothing
   using Clock = std::chrono::steady_clock;
   std::atomic<Clock::time_point> due_{Clock::now()};
 };

@@ -76,6 +76,7 @@ void Update(const ModelLayout& model, Hasher& hasher) {
     hasher.Update(file.name);
     hasher.Update(file.info.size);
     hasher.Update(static_cast<uint64_t>(file.info.mtime_ns));
+    hasher.Update(file.info.inode);
   }
 }
 
