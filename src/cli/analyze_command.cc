@@ -9,6 +9,7 @@
 #include "cli/progress.h"
 #include "cli/render.h"
 #include "cli/start_line.h"
+#include "cli/stop_signal.h"
 
 namespace mergepipe {
 namespace {
@@ -77,6 +78,7 @@ struct AnalyzeCommand {
     analyze.limits = limits.ToLimits();
     ProgressPrinter progress(ParseProgressStyle(limits.progress), "analyzing");
     analyze.limits.progress = &progress;
+    StopOnSignals();
     MERGEPIPE_RETURN_IF_ERROR(AnnounceStart(*context.communicator, analyze.limits.threads));
     MERGEPIPE_ASSIGN_OR_RETURN(const AnalyzeOutcome outcome,
                                RunAnalyze(*context.files, *context.communicator, analyze));

@@ -4,6 +4,7 @@
 #include "cli/merge_arguments.h"
 #include "cli/progress.h"
 #include "cli/render.h"
+#include "cli/stop_signal.h"
 #include "mergepipe/base/log.h"
 #include "mergepipe/base/text.h"
 #include "mergepipe/base/units.h"
@@ -34,6 +35,7 @@ struct MaterializeCommand {
     chosen.target.gather = gather.Mode();
     ProgressPrinter progress(ParseProgressStyle(limits.progress), "materializing");
     chosen.limits.progress = &progress;
+    StopOnSignals();
     chosen.command_line = context.command_line;
     MERGEPIPE_ASSIGN_OR_RETURN(const MergeOutcome outcome,
                                RunMaterialize(*context.files, *context.communicator, chosen));
@@ -57,6 +59,7 @@ RunCommand AddMaterialize(CLI::App& app) {
   app.add_option("--model-id", options.target.model_id,
                  "the output's name in the catalog [the directory's name]");
   app.add_flag("--overwrite", options.target.overwrite, "replace an earlier output at --out");
+  AddNoResumeOption(app, options.target.resume);
   app.add_flag("--json", command->json, "print the result as JSON");
   AddCatalogOption(app, options.catalog);
   AddRunsOption(app, options.target.runs_directory);

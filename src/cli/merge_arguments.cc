@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstdlib>
 
+#include "cli/stop_signal.h"
 #include "mergepipe/base/text.h"
 #include "mergepipe/kernels/parallel.h"
 #include "mergepipe/strategy/strategy.h"
@@ -120,9 +121,16 @@ GatherMode GatherArgument::Mode() const {
   return mode == "root" ? GatherMode::kRoot : GatherMode::kAuto;
 }
 
+void AddNoResumeOption(CLI::App& app, bool& resume) {
+  app.add_flag("!--no-resume", resume,
+               "start anew, also if an earlier attempt at this output has finished a part of it");
+}
+
 int LimitArguments::Threads() const { return threads > 0 ? threads : DefaultThreads(); }
 
-ExecLimits LimitArguments::ToLimits() const { return {Threads(), BytesOfMb(memory_mb)}; }
+ExecLimits LimitArguments::ToLimits() const {
+  return {Threads(), BytesOfMb(memory_mb), nullptr, &StopRequested()};
+}
 
 void MergeArguments::Add(CLI::App& app, bool needs_target) {
   AddPlaces(app, needs_target);
@@ -145,6 +153,7 @@ void MergeArguments::AddPlaces(CLI::App& app, bool needs_target) {
                  "the output's name in the catalog [the directory's name]");
   AddRunsOption(app, target.runs_directory);
   app.add_flag("--overwrite", target.overwrite, "replace an earlier output at --out");
+  AddNoResumeOption(app, target.resume);
 }
 
 void MergeArguments::AddStrategy(CLI::App& app, const char* group) {

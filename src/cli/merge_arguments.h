@@ -18,6 +18,7 @@ void CheckBlockSize(uint64_t block_size, ProblemList& problems);
 void AddCatalogOption(CLI::App& app, std::string& catalog);
 /// Adds --runs-dir.
 void AddRunsOption(CLI::App& app, std::string& runs_directory);
+void AddNoResumeOption(CLI::App& app, bool& resume);
 /// Adds --threads, --memory-mb and --progress.
 struct LimitArguments {
   int threads = 0;  ///< 0: the cores given to this rank

@@ -6,6 +6,7 @@
 #include "cli/progress.h"
 #include "cli/render.h"
 #include "cli/start_line.h"
+#include "cli/stop_signal.h"
 #include "mergepipe/base/log.h"
 #include "mergepipe/base/text.h"
 
@@ -69,6 +70,7 @@ struct MergeCommand {
     options.command_line = context.command_line;
     ProgressPrinter progress(ParseProgressStyle(arguments.limits.progress), "merging");
     options.limits.progress = &progress;
+    StopOnSignals();
     MERGEPIPE_RETURN_IF_ERROR(AnnounceStart(*context.communicator, options.limits.threads));
     MERGEPIPE_ASSIGN_OR_RETURN(const MergeOutcome outcome,
                                RunMerge(*context.files, *context.communicator, options));
@@ -95,6 +97,7 @@ struct ReplayCommand {
     ProgressPrinter progress(ParseProgressStyle(limits.progress), "merging");
     replay.limits.progress = &progress;
     replay.command_line = context.command_line;
+    StopOnSignals();
     MERGEPIPE_RETURN_IF_ERROR(AnnounceStart(*context.communicator, replay.limits.threads));
     MERGEPIPE_ASSIGN_OR_RETURN(const MergeOutcome outcome,
                                RunReplay(*context.files, *context.communicator, replay));
@@ -151,6 +154,7 @@ RunCommand AddReplay(CLI::App& app) {
   app.add_option("--model-id", options.target.model_id,
                  "the output's name in the catalog [the directory's name]");
   app.add_flag("--overwrite", options.target.overwrite, "replace an earlier output at --out");
+  AddNoResumeOption(app, options.target.resume);
   AddCatalogOption(app, options.catalog);
   AddRunsOption(app, options.target.runs_directory);
   command->gather.Add(app, "Options");

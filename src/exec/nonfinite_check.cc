@@ -1,5 +1,6 @@
 #include "exec/nonfinite_check.h"
 
+#include "exec/known_hashes.h"
 #include "mergepipe/base/text.h"
 
 namespace mergepipe {
@@ -33,6 +34,13 @@ void CheckFinite(const Slice& slice, const TensorPart& part, const PartReport& r
                "would have " + Describe(report.made) + " where the base is finite (dtype " +
                    std::string(DTypeName(part.out_dtype)) + ")",
                "choose a wider --out-dtype or smaller weights, or pass --nonfinite allow");
+}
+
+Status CheckReport(const Slice& slice, const TensorPart& part, const PartReport& report,
+                   ProblemList& nonfinite) {
+  MERGEPIPE_RETURN_IF_ERROR(CheckKnownHashes(slice, part, report));
+  CheckFinite(slice, part, report, nonfinite);
+  return {};
 }
 
 }  // namespace mergepipe

@@ -6,9 +6,9 @@
 #include <new>
 #include <string>
 
-#include "exec/known_hashes.h"
 #include "exec/nonfinite_check.h"
 #include "mergepipe/base/log.h"
+#include "mergepipe/exec/journal.h"
 #include "mergepipe/kernels/parallel.h"
 
 namespace mergepipe {
@@ -34,7 +34,8 @@ std::vector<uint64_t> MemoryOfUnits(const Slice& slice, const WorkUnits& work) {
 
 Pipeline::Pipeline(Communicator& communicator, const Slice& slice, const Strategy& strategy,
                    const MemoryPlan& plan, SourceFiles& sources, OutputSink& output,
-                   RankService& service, std::vector<PartReport>& reports)
+                   RankService& service, std::vector<PartReport>& reports,
+                   const std::atomic<bool>* stop)
     : communicator_(communicator),
       slice_(slice),
       strategy_(strategy),
@@ -43,6 +44,7 @@ Pipeline::Pipeline(Communicator& communicator, const Slice& slice, const Strateg
       output_(output),
       service_(service),
       reports_(reports),
+      stop_(stop),
       pool_(plan.unit_bytes + plan.passing_bytes),
       loader_(slice, sources, pool_),
       maker_(slice, reports),
@@ -138,7 +140,7 @@ Status Pipeline::Load(size_t u) {
     const BusyClock::Running transferring(transferring_);
     if (!unit.job || plan_.work.jobs[*unit.job].holds_base)
       MERGEPIPE_RETURN_IF_ERROR(loader_.LoadBase(unit, data_[u]));
-    MERGEPIPE_RETURN_IF_ERROR(loader_.LoadExperts(unit, data_[u]));
+    MERGEPIPE_RETURN_IF_ERROR(LoadExperts(u, data_[u]));
   }
   const auto job = queue_.Loaded(u);
   return job ? NextRound(*job) : Status();
@@ -149,7 +151,26 @@ Status Pipeline::LoadMissing(size_t u, UnitData& data) {
   const BusyClock::Running reading(reading_);
   const BusyClock::Running transferring(transferring_);
   if (!data.has_base()) MERGEPIPE_RETURN_IF_ERROR(loader_.LoadBase(plan_.work.units[u], data));
-  if (!data.has_experts()) return loader_.LoadExperts(plan_.work.units[u], data);
+  return data.has_experts() ? Status() : LoadExperts(u, data);
+}
+
+// A read that begins is noted: if this attempt ends before it has led to anything, it was lost.
+Status Pipeline::LoadExperts(size_t u, UnitData& data) {
+  const WorkUnit& unit = plan_.work.units[u];
+  const UnitBytes bytes = BytesOf(slice_, unit);
+  if (bytes.merged + bytes.compared > 0)
+    MERGEPIPE_RETURN_IF_ERROR(output_.Note(BegunRecord(bytes.merged + bytes.compared)));
+  return loader_.LoadExperts(unit, data);
+}
+
+// All rounds are over: the units can be made, now or by another attempt.
+Status Pipeline::ConcludeJob(size_t job) {
+  const TensorPart& part = slice_.parts[plan_.work.jobs[job].part];
+  FinishedRounds rounds{part.tensor, jobs_[job]->tensor().Conclusion(), 0};
+  for (size_t u = plan_.work.jobs[job].begin; u < plan_.work.jobs[job].end; ++u)
+    rounds.merged += BytesOf(slice_, plan_.work.units[u]).merged * (part.reads - 1);
+  MERGEPIPE_RETURN_IF_ERROR(output_.Finish(JournalRecord(rounds)));
+  queue_.MakeJob(job);
   return {};
 }
 
@@ -160,8 +181,7 @@ Status Pipeline::NextRound(size_t job) {
       const std::lock_guard lock(mutex_);
       settled_[job] = true;
     }
-    queue_.MakeJob(job);
-    return {};
+    return ConcludeJob(job);
   }
   const size_t shares = observer.StartRound(static_cast<size_t>(plan_.computing));
   if (shares == 0) return EndRound(job);
@@ -212,7 +232,8 @@ Result<std::unique_ptr<TensorMerge>> Pipeline::StartPiece(const UnitPiece& piece
       });
   if (!merges) return nullptr;
   auto tensor = strategy_.StartTensor({part.name, part.selected_elements, true});
-  MERGEPIPE_RETURN_IF_ERROR(ObserveWholePart(slice_, piece, data, *tensor));
+  MERGEPIPE_RETURN_IF_ERROR(part.conclusion.empty() ? ObserveWholePart(slice_, piece, data, *tensor)
+                                                    : tensor->Conclude(part.conclusion));
   return tensor;
 }
 
@@ -240,9 +261,21 @@ Status Pipeline::MakeUnit(size_t u, AlignedBuffer& out) {
   queue_.EndComputing();
   data.Release(pool_);
   MERGEPIPE_RETURN_IF_ERROR(WriteUnit(made));
+  MERGEPIPE_RETURN_IF_ERROR(RecordUnit(unit, made));
   MERGEPIPE_RETURN_IF_ERROR(EndPieces(unit));
   queue_.Made(u);
-  return {};
+  return output_.CommitIfDue();
+}
+
+// Before EndPieces: a complete part's report is changed.
+Status Pipeline::RecordUnit(const WorkUnit& unit, const MadeUnit& made) {
+  const UnitBytes bytes = BytesOf(slice_, unit);
+  FinishedUnit finished;
+  finished.moved = {bytes.merged, slice_.form == OutputForm::kFull ? bytes.compared : 0, bytes.base,
+                    bytes.out + bytes.copied, bytes.copied + made.unchanged_bytes};
+  for (size_t p = 0; p < unit.pieces.size(); ++p)
+    maker_.ReportPiece(unit.pieces[p], made.counts[p], finished.reports);
+  return output_.Finish(JournalRecord(finished));
 }
 
 Status Pipeline::WriteUnit(const MadeUnit& made) {
@@ -277,9 +310,8 @@ Status Pipeline::CompletePart(size_t p) {
   const TensorPart& part = slice_.parts[p];
   PartReport& report = reports_[p];
   UnitMaker::FinishReport(part, report);
-  MERGEPIPE_RETURN_IF_ERROR(CheckKnownHashes(slice_, part, report));
   ProblemList problems;
-  CheckFinite(slice_, part, report, problems);
+  MERGEPIPE_RETURN_IF_ERROR(CheckReport(slice_, part, report, problems));
   const uint64_t written = bytes_written_;
   const std::lock_guard lock(mutex_);
   complete_[p] = true;
@@ -297,6 +329,8 @@ void Pipeline::Coordinate(int workers) {
   }
   for (bool done = false; !done;) {
     if (communicator_.FailureAnnounced()) queue_.Stop();
+    if (stop_ != nullptr && stop_->load() && !queue_.stopped())
+      Fail(tl::unexpected(InterruptedError()));
     AdvanceSharedJobs();
     const uint64_t moved = sources_.base_bytes_read() + sources_.expert_bytes_read() +
                            sources_.compare_bytes_read() + sources_.made_bytes_read() +
@@ -376,7 +410,7 @@ Status Pipeline::AdvanceSharedJob(size_t job, StatisticsExchange& exchange) {
   }
   if (!outcome) return tl::unexpected(outcome.error());
   if (*outcome == StatisticsExchange::Outcome::kObserved) {
-    queue_.MakeJob(job);
+    return ConcludeJob(job);
   } else {
     queue_.Stop();  // another rank's error comes out at the next Agree
   }

@@ -22,7 +22,7 @@ class Pipeline {
  public:
   Pipeline(Communicator& communicator, const Slice& slice, const Strategy& strategy,
            const MemoryPlan& plan, SourceFiles& sources, OutputSink& output, RankService& service,
-           std::vector<PartReport>& reports);
+           std::vector<PartReport>& reports, const std::atomic<bool>* stop = nullptr);
 
   /// What a slice moves: read, and written.
   static uint64_t TotalBytes(const Slice& slice, const MemoryPlan& plan);
@@ -50,6 +50,9 @@ class Pipeline {
   Result<std::unique_ptr<TensorMerge>> StartPiece(const UnitPiece& piece,
                                                   const UnitData& data) const;
   Status WriteUnit(const MadeUnit& made);
+  Status LoadExperts(size_t unit, UnitData& data);
+  Status RecordUnit(const WorkUnit& unit, const MadeUnit& made);
+  Status ConcludeJob(size_t job);
   Status NextRound(size_t job);
   Status EndRound(size_t job);
   Status LoadMissing(size_t unit, UnitData& data);
@@ -75,6 +78,7 @@ class Pipeline {
   OutputSink& output_;
   RankService& service_;
   std::vector<PartReport>& reports_;
+  const std::atomic<bool>* stop_;
   BufferPool pool_;
   UnitLoader loader_;
   UnitMaker maker_;

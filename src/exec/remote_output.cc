@@ -12,7 +12,10 @@ constexpr int kOutputTag = 10;
 constexpr int kArrivedTag = 11;
 constexpr int kAtATime = 4;
 
-// A message: file and offset, little-endian, and the bytes to write.
+// A message: file and offset, little-endian, and the bytes to write; or a mark in place of the
+// file, and a record for the journal.
+constexpr uint64_t kNoteMark = UINT64_MAX;
+constexpr uint64_t kFinishMark = UINT64_MAX - 1;
 using Numbers = std::array<uint64_t, 2>;
 constexpr size_t kHeadBytes = sizeof(Numbers);
 
@@ -48,6 +51,15 @@ Status RemoteOutput::Write(const OutputRun& run) {
 
 Status RemoteOutput::Copy(const CopyRun&) {
   return Fail(ErrorKind::kInternal, "output", "a copy between files cannot go through rank 0");
+}
+
+Status RemoteOutput::Note(std::string record) { return QueueRecord(kNoteMark, record); }
+Status RemoteOutput::Finish(std::string record) { return QueueRecord(kFinishMark, record); }
+
+Status RemoteOutput::QueueRecord(uint64_t mark, const std::string& record) {
+  if (!WaitForRoom(kHeadBytes + record.size())) return {};
+  Queue(Encode({mark, 0}, std::as_bytes(std::span(record))));
+  return {};
 }
 
 bool RemoteOutput::WaitForRoom(uint64_t bytes) {
@@ -99,14 +111,14 @@ Status OutputReceiver::Service() {
   // Each acknowledgement lets its sender send on: there is more to do than this.
   for (int taken = 0; taken < kAtATime; ++taken) {
     const auto arrived = communicator_.TryReceiveAny(kOutputTag);
-    if (!arrived) return {};
+    if (!arrived) break;
     const Status status = failed_ ? Status() : Take(arrived->second);
     communicator_.Send(arrived->first, kArrivedTag, {});
     if (status) continue;
     failed_ = true;
     return status;
   }
-  return {};
+  return failed_ ? Status() : output_.CommitIfDue();
 }
 
 Status OutputReceiver::Take(const std::string& message) {
@@ -116,6 +128,8 @@ Status OutputReceiver::Take(const std::string& message) {
   };
   if (message.size() < kHeadBytes) return damaged();
   const auto [file, offset] = DecodeHead(message);
+  if (file == kNoteMark) return output_.Note(message.substr(kHeadBytes));
+  if (file == kFinishMark) return output_.Finish(message.substr(kHeadBytes));
   const auto to = Narrow<uint32_t>(file);
   if (!to) return damaged();
   return output_.Write({*to, offset, std::as_bytes(std::span(message)).subspan(kHeadBytes)});

@@ -27,6 +27,11 @@ class RemoteOutput final : public OutputSink {
   Status Write(const OutputRun& run) override;
   /// kInternal: units are cut without copies where rank 0 writes.
   Status Copy(const CopyRun& run) override;
+  /// Rank 0 keeps the journal of what it writes.
+  Status Note(std::string record) override;
+  Status Finish(std::string record) override;
+  Status CommitIfDue() override { return {}; }
+  Status Commit() override { return {}; }
   Status Sync() override { return {}; }
 
   /// Sends what is queued and takes acknowledgements. Main thread.
@@ -40,6 +45,7 @@ class RemoteOutput final : public OutputSink {
   /// Waits until the queue has room, and takes it. False if there is no need any more.
   bool WaitForRoom(uint64_t bytes);
   void Queue(std::string message);
+  Status QueueRecord(uint64_t mark, const std::string& record);
 
   Communicator& communicator_;
   mutable std::mutex mutex_;

@@ -29,8 +29,9 @@ uint64_t PeakMemory() {
 // Where this rank's output goes: into its files, or to rank 0.
 class Outputs {
  public:
-  Outputs(FileSystem& files, Communicator& communicator, const Slice& slice, SourceFiles& sources)
-      : local_(files, slice.output_files, sources),
+  Outputs(FileSystem& files, Communicator& communicator, const Slice& slice, SourceFiles& sources,
+          JournalWriter* journal)
+      : local_(files, slice.output_files, sources, journal),
         remote_(communicator),
         receiver_(communicator, local_),
         to_root_(slice.gather_to_root && !communicator.is_root()),
@@ -48,6 +49,11 @@ class Outputs {
   bool receives_;
 };
 
+Result<std::unique_ptr<JournalWriter>> OpenJournal(FileSystem& files, const Slice& slice) {
+  if (slice.journal.empty()) return nullptr;
+  return JournalWriter::Create(files, slice.journal, slice.identity);
+}
+
 Status Execute(FileSystem& files, Communicator& communicator, const Slice& slice,
                const Strategy& strategy, const ExecLimits& limits, SliceReport& report) {
   const auto plan = PlanMemory(slice, strategy, limits);
@@ -55,15 +61,21 @@ Status Execute(FileSystem& files, Communicator& communicator, const Slice& slice
       communicator.Agree(plan ? Status() : Status(tl::unexpected(plan.error()))));
   SourceFiles sources(files, slice.base_files, slice.expert_files,
                       {Bytes(slice.merge_share), Bytes(slice.compare_share)});
-  Outputs outputs(files, communicator, slice, sources);
+  const auto journal = OpenJournal(files, slice);
+  MERGEPIPE_RETURN_IF_ERROR(
+      communicator.Agree(journal ? Status() : Status(tl::unexpected(journal.error()))));
+  Outputs outputs(files, communicator, slice, sources, journal->get());
   RankService service(communicator, outputs.remote(), outputs.receiver(),
                       communicator.is_root() ? limits.progress : nullptr,
                       Pipeline::TotalBytes(slice, *plan));
   Pipeline pipeline(communicator, slice, strategy, *plan, sources, outputs.sink(), service,
-                    report.parts);
+                    report.parts, limits.stop);
 
   const Stopwatch merging;
-  MERGEPIPE_RETURN_IF_ERROR(communicator.Agree(pipeline.Run()));
+  const Status ran = pipeline.Run();
+  // Also after a failure: what is finished is there for the next attempt.
+  const Status committed = outputs.sink().Commit();
+  MERGEPIPE_RETURN_IF_ERROR(communicator.Agree(ran ? committed : ran));
   report.merge_seconds = merging.Seconds();
   report.read_seconds = pipeline.read_seconds();
   report.compute_seconds = pipeline.compute_seconds();
@@ -83,6 +95,11 @@ Status Execute(FileSystem& files, Communicator& communicator, const Slice& slice
 }
 
 }  // namespace
+
+Error InterruptedError() {
+  return Error(ErrorKind::kInterrupted, "signal", "stopped before the end",
+               "run the same command again: it goes on from here");
+}
 
 Result<SliceReport> RunSlice(FileSystem& files, Communicator& communicator, const Slice& slice,
                              const ExecLimits& limits) {

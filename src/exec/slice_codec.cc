@@ -1,4 +1,4 @@
-#include "exec/message_codec.h"
+#include "exec/report_codec.h"
 #include "mergepipe/exec/report.h"
 #include "mergepipe/exec/slice.h"
 
@@ -14,25 +14,16 @@ void Fields(Codec& codec, TensorPart& part) {
   codec(part.tensor, part.name, part.elements, part.begin, part.end, part.merge, part.compare,
         part.reads, part.base, part.out_dtype, part.out_file, part.out_offset, part.touched,
         part.sparse, part.experts, part.selected, part.selected_elements, part.known_hashes,
-        part.known_base_hashes, part.first_rank, part.last_rank, part.shared_ordinal);
+        part.known_base_hashes, part.first_rank, part.last_rank, part.shared_ordinal,
+        part.conclusion);
 }
 
 template <typename Codec>
 void Fields(Codec& codec, Slice& slice) {
   codec(slice.block_size, slice.strategy, slice.form, slice.allow_nonfinite, slice.gather_to_root,
         slice.copies_known_blocks, slice.base_files, slice.expert_files, slice.expert_ids,
-        slice.sparse_file, slice.output_files, slice.parts, slice.merge_share, slice.compare_share);
-}
-
-template <typename Codec>
-void Fields(Codec& codec, NonFiniteCount& count) {
-  codec(count.nan, count.inf);
-}
-
-template <typename Codec>
-void Fields(Codec& codec, PartReport& part) {
-  codec(part.tensor, part.begin, part.block_hashes, part.base_hashes, part.read_hashes, part.inputs,
-        part.made, part.differs);
+        slice.sparse_file, slice.output_files, slice.parts, slice.journal, slice.identity,
+        slice.merge_share, slice.compare_share);
 }
 
 template <typename Codec>

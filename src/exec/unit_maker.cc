@@ -154,8 +154,9 @@ MadeUnit UnitMaker::Make(const WorkUnit& unit, const UnitData& data,
   for (size_t p = 0; p < unit.pieces.size(); ++p) {
     const UnitPiece& piece = unit.pieces[p];
     const TensorPart& part = slice_.parts[piece.part];
-    MakePiece(piece, data, tensors[p],
-              std::span(places).subspan(piece.first_block, piece.blocks.size()));
+    made.counts.push_back(
+        MakePiece(piece, data, tensors[p],
+                  std::span(places).subspan(piece.first_block, piece.blocks.size())));
     for (size_t i = 0; i < piece.blocks.size(); ++i) {
       const bool base_bytes = places[piece.first_block + i] != nullptr &&
                               part.out_dtype == part.base.dtype &&
@@ -170,8 +171,8 @@ MadeUnit UnitMaker::Make(const WorkUnit& unit, const UnitData& data,
   return made;
 }
 
-void UnitMaker::MakePiece(const UnitPiece& piece, const UnitData& data, const TensorMerge* tensor,
-                          std::span<std::byte* const> places) {
+PieceCounts UnitMaker::MakePiece(const UnitPiece& piece, const UnitData& data,
+                                 const TensorMerge* tensor, std::span<std::byte* const> places) {
   const TensorPart& part = slice_.parts[piece.part];
   PartReport& report = reports_[piece.part];
   Counts counts{std::vector<NonFiniteCount>(report.inputs.size()),
@@ -190,6 +191,37 @@ void UnitMaker::MakePiece(const UnitPiece& piece, const UnitData& data, const Te
     MakeBlock(piece, i, data, tensor, BytesAt(places[i], geometry, block, part.out_dtype), counts);
   }
   Add(counts, report);
+  return counts;
+}
+
+void UnitMaker::ReportPiece(const UnitPiece& piece, const PieceCounts& counts,
+                            std::vector<PartReport>& runs) const {
+  const TensorPart& part = slice_.parts[piece.part];
+  if (OnlyCompares(slice_, part)) return;
+  const PartReport& report = reports_[piece.part];
+  for (size_t i = 0; i < piece.blocks.size(); ++i) {
+    const uint64_t block = piece.blocks[i];
+    if (i == 0 || block != piece.blocks[i - 1] + 1) {
+      PartReport& run = runs.emplace_back();
+      run.tensor = part.tensor;
+      run.begin = block;
+      run.inputs.resize(report.inputs.size());
+      run.differs.resize(report.differs.size());
+      run.read_hashes.resize(report.read_hashes.size());
+      if (i == 0) {
+        run.inputs = counts.inputs;
+        run.made = counts.made;
+        run.differs = counts.differs;
+      }
+    }
+    PartReport& run = runs.back();
+    run.block_hashes.push_back(report.block_hashes[piece.positions[i]]);
+    run.base_hashes.push_back(report.base_hashes[piece.positions[i]]);
+    for (size_t k = 0; k < part.selected.size(); ++k) {
+      if (part.selected[k].Contains(BlockIndex(block)))
+        run.read_hashes[k].push_back(report.read_hashes[k][block - part.begin]);
+    }
+  }
 }
 
 void UnitMaker::MakeBlock(const UnitPiece& piece, size_t i, const UnitData& data,

@@ -26,11 +26,19 @@ struct CopyRun {
   uint64_t length = 0;
 };
 
+/// What was met in the blocks of a piece: the counts of a PartReport.
+struct PieceCounts {
+  std::vector<NonFiniteCount> inputs;
+  NonFiniteCount made;
+  std::vector<uint8_t> differs;
+};
+
 /// What becomes of a unit. The bytes lie in the buffer it was made in.
 struct MadeUnit {
   std::vector<OutputRun> writes;
   std::vector<CopyRun> copies;
   uint64_t unchanged_bytes = 0;  ///< of the writes, bytes that are the base's
+  std::vector<PieceCounts> counts;
 };
 
 /// Makes the blocks of units and reports them: hashes, counts, comparisons. Thread-safe for
@@ -50,18 +58,20 @@ class UnitMaker {
   MadeUnit Make(const WorkUnit& unit, const UnitData& data,
                 std::span<const TensorMerge* const> tensors, AlignedBuffer& out);
 
+  /// Adds what became of the blocks of a piece that was made, a report for each run of neighbours,
+  /// before FinishReport. The counts go into the first; there is none for blocks that are only
+  /// compared.
+  void ReportPiece(const UnitPiece& piece, const PieceCounts& counts,
+                   std::vector<PartReport>& runs) const;
+
   /// Room for the output of a unit, at most.
   static uint64_t OutMemory(const UnitBytes& bytes);
 
  private:
-  struct Counts {
-    std::vector<NonFiniteCount> inputs;
-    NonFiniteCount made;
-    std::vector<uint8_t> differs;
-  };
+  using Counts = PieceCounts;
 
-  void MakePiece(const UnitPiece& piece, const UnitData& data, const TensorMerge* tensor,
-                 std::span<std::byte* const> places);
+  PieceCounts MakePiece(const UnitPiece& piece, const UnitData& data, const TensorMerge* tensor,
+                        std::span<std::byte* const> places);
   void MakeBlock(const UnitPiece& piece, size_t i, const UnitData& data, const TensorMerge* tensor,
                  std::span<std::byte> out, Counts& counts);
   NonFiniteCount Merge(const UnitPiece& piece, size_t i, const UnitData& data,

@@ -125,7 +125,7 @@ class Cutter {
 bool NeedsObserving(const TensorPart& part, const Strategy& strategy) {
   const bool any =
       std::ranges::any_of(part.selected_elements, [](uint64_t selected) { return selected > 0; });
-  return part.merge && strategy.ObservationRounds() > 0 && any;
+  return part.merge && strategy.ObservationRounds() > 0 && any && part.conclusion.empty();
 }
 
 bool IsCopied(const Slice& slice, const TensorPart& part, uint64_t block) {
@@ -192,7 +192,10 @@ class UnitCounter {
         const SourceTensor& expert = part.experts[k];
         const bool read =
             part.compare ? expert.present : part.selected[k].Contains(BlockIndex(block));
-        if (read) experts[k].Add(block, elements * DTypeSize(expert.dtype));
+        if (!read) continue;
+        const uint64_t bytes = elements * DTypeSize(expert.dtype);
+        experts[k].Add(block, bytes);
+        (part.compare ? bytes_.compared : bytes_.merged) += bytes;
       }
     }
   }

@@ -66,7 +66,9 @@ WorkUnits CutIntoUnits(const Slice& slice, const Strategy& strategy, uint64_t ta
 /// Bytes of a unit, and in how many runs of neighbours they come at most.
 struct UnitBytes {
   uint64_t base = 0;
-  uint64_t experts = 0;  ///< or what a sparse output has made of it
+  uint64_t experts = 0;   ///< or what a sparse output has made of it
+  uint64_t merged = 0;    ///< of these, expert bytes to merge
+  uint64_t compared = 0;  ///< and expert bytes to compare
   uint64_t out = 0;
   uint64_t copied = 0;  ///< from file to file: never in memory
   uint64_t base_runs = 0;

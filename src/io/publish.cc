@@ -8,6 +8,7 @@ StagingPaths StagingPaths::For(const std::string& target, const std::string& pla
   paths.parent = ParentPath(paths.target);
   const std::string hidden = "." + BaseName(paths.target) + ".mergepipe";
   paths.staging = JoinPath(paths.parent, hidden + "-" + plan_id);
+  paths.journal = paths.staging + ".journal";
   paths.previous = PreviousName(paths.target);
   paths.lock = JoinPath(paths.parent, hidden + ".lock");
   return paths;

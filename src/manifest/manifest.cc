@@ -131,17 +131,17 @@ Result<ManifestTensor> RecordTensor(const Plan& plan, const PlannedTensor& tenso
 }
 
 Result<std::vector<std::vector<const PartReport*>>> PartsByTensor(
-    const Plan& plan, const std::vector<SliceReport>& reports) {
+    const Plan& plan, const std::vector<SliceReport>& reports,
+    std::span<const PartReport> earlier) {
   std::vector<std::vector<const PartReport*>> parts(plan.tensors.size());
-  for (const SliceReport& report : reports) {
-    for (const PartReport& part : report.parts) {
-      if (part.tensor >= parts.size()) {
-        return tl::unexpected(
-            Defect(std::to_string(part.tensor), "is reported, but not in the plan"));
-      }
-      parts[part.tensor].push_back(&part);
-    }
-  }
+  const auto add = [&](const PartReport& part) {
+    if (part.tensor >= parts.size()) return false;
+    parts[part.tensor].push_back(&part);
+    return true;
+  };
+  bool known = std::ranges::all_of(earlier, add);
+  for (const SliceReport& report : reports) known = known && std::ranges::all_of(report.parts, add);
+  if (!known) return tl::unexpected(Defect("?", "is reported, but not in the plan"));
   for (auto& of_tensor : parts) {
     std::sort(of_tensor.begin(), of_tensor.end(),
               [](const PartReport* a, const PartReport* b) { return a->begin < b->begin; });
@@ -149,7 +149,11 @@ Result<std::vector<std::vector<const PartReport*>>> PartsByTensor(
   return parts;
 }
 
-void RecordIo(const std::vector<SliceReport>& reports, Manifest& manifest) {
+void RecordIo(const std::vector<SliceReport>& reports, const EarlierAttempts& earlier,
+              Manifest& manifest) {
+  manifest.io += earlier.io;
+  manifest.resumed_expert_bytes = earlier.io.expert_bytes_read + earlier.io.probe_bytes_read;
+  manifest.reread_bytes = earlier.lost_bytes;
   for (const SliceReport& report : reports) {
     const IoCounts io{report.compare_bytes_read, report.expert_bytes_read, report.base_bytes_read,
                       report.output_bytes_written, report.copied_bytes};
@@ -185,8 +189,8 @@ Hash128 WeightFileHash(const Hash128& header, const std::vector<Hash128>& tensor
 
 Status RecordReports(const Plan& plan, const OutputLayout& layout,
                      const std::vector<SliceReport>& reports, Manifest& manifest,
-                     const Manifest* sparse) {
-  MERGEPIPE_ASSIGN_OR_RETURN(const auto parts, PartsByTensor(plan, reports));
+                     const Manifest* sparse, const EarlierAttempts& earlier) {
+  MERGEPIPE_ASSIGN_OR_RETURN(const auto parts, PartsByTensor(plan, reports, earlier.reports));
   std::vector<std::vector<Hash128>> hashes_by_file(layout.files.size());
   for (size_t t = 0; t < plan.tensors.size(); ++t) {
     MERGEPIPE_ASSIGN_OR_RETURN(ManifestTensor tensor,
@@ -204,7 +208,7 @@ Status RecordReports(const Plan& plan, const OutputLayout& layout,
     manifest.files.push_back(
         {file.name, file.size, WeightFileHash(HashText(file.header), hashes_by_file[f])});
   }
-  RecordIo(reports, manifest);
+  RecordIo(reports, earlier, manifest);
   return {};
 }
 

@@ -67,6 +67,8 @@ Json AllIoToJson(const Manifest& manifest) {
   Json io = IoToJson(manifest.io);
   io["budget_bytes"] = manifest.budget_bytes ? Json(*manifest.budget_bytes) : Json();
   io["planned_expert_bytes"] = manifest.planned_expert_bytes;
+  io["resumed_expert_bytes"] = manifest.resumed_expert_bytes;
+  io["reread_bytes"] = manifest.reread_bytes;
   io["by_rank"] = std::move(by_rank);
   return io;
 }
@@ -186,6 +188,10 @@ void ReadAllIo(const Json& json, Manifest& manifest) {
   manifest.io = ReadIo(json);
   if (!json.at("budget_bytes").is_null()) manifest.budget_bytes = Unsigned(json.at("budget_bytes"));
   manifest.planned_expert_bytes = Unsigned(json.at("planned_expert_bytes"));
+  // Records of before there was a journal have neither.
+  if (json.contains("resumed_expert_bytes"))
+    manifest.resumed_expert_bytes = Unsigned(json.at("resumed_expert_bytes"));
+  if (json.contains("reread_bytes")) manifest.reread_bytes = Unsigned(json.at("reread_bytes"));
   for (const Json& rank : record::Array(json.at("by_rank"))) {
     manifest.by_rank.push_back(
         {ReadRank(rank.at("rank")), rank.at("host").get<std::string>(), ReadIo(rank)});

@@ -1,6 +1,7 @@
 #include "mergepipe/plan/partition.h"
 
 #include <algorithm>
+#include <numeric>
 
 namespace mergepipe {
 namespace {
@@ -43,7 +44,8 @@ uint64_t TouchedElementCost(const PlannedTensor& tensor, PlanWork work) {
 }
 
 // RangeCost of each block of a tensor.
-std::vector<uint64_t> BlockCosts(const Plan& plan, const PlannedTensor& tensor, PlanWork work) {
+std::vector<uint64_t> BlockCosts(const Plan& plan, const PlannedTensor& tensor, PlanWork work,
+                                 const BlockSet& done) {
   const uint64_t block_size = plan.options.block_size;
   std::vector<uint64_t> costs(tensor.Blocks(block_size), ElementCost(tensor, work));
   const auto add = [&](const BlockSet& blocks, uint64_t cost) {
@@ -60,6 +62,9 @@ std::vector<uint64_t> BlockCosts(const Plan& plan, const PlannedTensor& tensor, 
   }
   for (uint64_t b = 0; b < costs.size(); ++b)
     costs[b] *= tensor.BlockElements(BlockIndex(b), block_size);
+  done.ForEachRun([&](BlockIndex begin, BlockIndex end) {
+    for (uint64_t b = begin.value; b < end.value; ++b) costs[b] = 0;
+  });
   return costs;
 }
 
@@ -83,12 +88,11 @@ struct Cut {
 // Finds where the slices begin; quick if it is asked in ascending order.
 class Cutter {
  public:
-  Cutter(const Plan& plan, int ranks, PlanWork work)
-      : plan_(plan), work_(work), ranks_(static_cast<uint64_t>(ranks)) {
+  Cutter(const Plan& plan, int ranks, PlanWork work, const std::vector<BlockSet>& done)
+      : plan_(plan), work_(work), done_(done), ranks_(static_cast<uint64_t>(ranks)) {
     tensor_begin_.push_back(0);
-    for (uint32_t t = 0; t < plan.tensors.size(); ++t) {
-      tensor_begin_.push_back(tensor_begin_.back() + RangeCost(plan, WholeTensor(plan, t), work));
-    }
+    for (uint32_t t = 0; t < plan.tensors.size(); ++t)
+      tensor_begin_.push_back(tensor_begin_.back() + CostLeft(t));
   }
 
   Cut Begin(uint64_t rank) {
@@ -109,16 +113,29 @@ class Cutter {
   }
 
  private:
+  const BlockSet& DoneOf(uint32_t tensor) const {
+    static const BlockSet kNothing;
+    return done_.empty() ? kNothing : done_[tensor];
+  }
+
+  uint64_t CostLeft(uint32_t tensor) const {
+    const BlockSet& done = DoneOf(tensor);
+    if (done.Empty()) return RangeCost(plan_, WholeTensor(plan_, tensor), work_);
+    const auto costs = BlockCosts(plan_, plan_.tensors[tensor], work_, done);
+    return std::accumulate(costs.begin(), costs.end(), uint64_t{0});
+  }
+
   // Several ranks may begin in one tensor.
   const std::vector<uint64_t>& CostsOf(uint32_t tensor) {
     if (costs_.empty() || costs_of_ != tensor)
-      costs_ = BlockCosts(plan_, plan_.tensors[tensor], work_);
+      costs_ = BlockCosts(plan_, plan_.tensors[tensor], work_, DoneOf(tensor));
     costs_of_ = tensor;
     return costs_;
   }
 
   const Plan& plan_;
   PlanWork work_;
+  const std::vector<BlockSet>& done_;
   uint64_t ranks_;
   std::vector<uint64_t> tensor_begin_;  // cost before each tensor, and the total
   uint32_t costs_of_ = 0;
@@ -175,8 +192,9 @@ uint64_t RangeCost(const Plan& plan, const TensorRange& range, PlanWork work) {
   return work == PlanWork::kMaterialize ? cost : cost + RangeMergeBytes(plan, range);
 }
 
-std::vector<PlanSlice> PartitionPlan(const Plan& plan, int ranks, PlanWork work) {
-  Cutter cutter(plan, ranks, work);
+std::vector<PlanSlice> PartitionPlan(const Plan& plan, int ranks, PlanWork work,
+                                     const std::vector<BlockSet>& done) {
+  Cutter cutter(plan, ranks, work, done);
   std::vector<PlanSlice> slices;
   Cut begin = cutter.Begin(0);
   for (int rank = 1; rank <= ranks; ++rank) {
@@ -187,6 +205,30 @@ std::vector<PlanSlice> PartitionPlan(const Plan& plan, int ranks, PlanWork work)
   std::stable_partition(slices.begin(), slices.end(),
                         [](const PlanSlice& slice) { return !slice.ranges.empty(); });
   return slices;
+}
+
+std::vector<PlanSlice> WithoutDone(const std::vector<PlanSlice>& slices,
+                                   const std::vector<BlockSet>& done) {
+  if (done.empty()) return slices;
+  std::vector<PlanSlice> left(slices.size());
+  for (size_t rank = 0; rank < slices.size(); ++rank) {
+    for (const TensorRange& range : slices[rank].ranges) {
+      BlockIndex begin = range.begin;
+      const auto add_until = [&](BlockIndex end) {
+        if (begin < end) left[rank].ranges.push_back({range.tensor, begin, end});
+      };
+      if (!done[range.tensor].Empty()) {
+        done[range.tensor]
+            .Within(range.begin, range.end)
+            .ForEachRun([&](BlockIndex run_begin, BlockIndex run_end) {
+              add_until(run_begin);
+              begin = run_end;
+            });
+      }
+      add_until(range.end);
+    }
+  }
+  return left;
 }
 
 std::map<uint32_t, TensorSharing> FindSharing(const std::vector<PlanSlice>& slices) {

@@ -3,10 +3,13 @@
 #include <algorithm>
 #include <chrono>
 
+#include "mergepipe/base/log.h"
 #include "mergepipe/manifest/manifest_codec.h"
 #include "mergepipe/manifest/run_folder.h"
 #include "mergepipe/plan/plan_codec.h"
 #include "mergepipe/run/build.h"
+#include "mergepipe/strategy/strategy.h"
+#include "run/earlier_work.h"
 #include "run/expected.h"
 #include "run/gather.h"
 #include "run/host_inputs.h"
@@ -21,6 +24,7 @@ struct RootState {
   const ExecuteRequest& request;
   OutputLayout layout;
   std::unique_ptr<Staging> staging;
+  EarlierWork earlier;
   std::unique_ptr<RunFolder> folder;
   Manifest manifest;  // grows from the side files on
   std::vector<std::string> slices;
@@ -68,13 +72,60 @@ Status AddSideFiles(FileSystem& files, RootState& state) {
   return AddIndex(files, base, state.layout, staging, state.manifest);
 }
 
+void Update(const ModelLayout& model, Hasher& hasher) {
+  for (const ModelFile& file : model.files) {
+    hasher.Update(file.name);
+    hasher.Update(file.info.size);
+    hasher.Update(static_cast<uint64_t>(file.info.mtime_ns));
+    hasher.Update(file.info.inode);
+  }
+}
+
+// Of what decides the bytes of the weights. The inputs are known by their sizes and times: what a
+// fingerprint's samples miss must not mix two states of a file.
+Hash128 IdentityOf(const ExecuteRequest& request) {
+  Hasher hasher;
+  hasher.Update(request.planned.plan_hash);
+  hasher.Update(static_cast<uint64_t>(request.target.form));
+  Update(request.inputs.base.record.layout, hasher);
+  for (const ResolvedModel& expert : request.inputs.experts) Update(expert.record.layout, hasher);
+  if (request.sparse) {
+    hasher.Update(request.sparse->file.size);
+    hasher.Update(static_cast<uint64_t>(request.sparse->file.mtime_ns));
+  }
+  return hasher.Finish();
+}
+
+uint64_t BlocksOf(const std::vector<BlockSet>& sets) {
+  uint64_t blocks = 0;
+  for (const BlockSet& set : sets) blocks += set.Count();
+  return blocks;
+}
+
+Status TakeEarlierWork(RootState& state) {
+  const Plan& plan = state.request.planned.plan;
+  JournalContents contents = state.staging->TakeEarlier();
+  if (state.staging->attempt() == 1) return {};
+  MERGEPIPE_ASSIGN_OR_RETURN(const StrategyRow* strategy, FindStrategy(plan.options.strategy.name));
+  const bool merges = !state.request.sparse;
+  state.earlier = SettleEarlierWork(plan, std::move(contents),
+                                    merges && strategy->rounds(plan.options.strategy) > 0,
+                                    merges ? plan.experts.size() : 0);
+  uint64_t all = 0;
+  for (const PlannedTensor& tensor : plan.tensors) all += tensor.Blocks(plan.options.block_size);
+  LogNote("going on from an earlier attempt: " + std::to_string(BlocksOf(state.earlier.done)) +
+          " of " + std::to_string(all) + " blocks are done");
+  return {};
+}
+
 // Everything that can fail before weights are read fails here, not after the hours of a merge.
 Status Prepare(FileSystem& files, RootState& state) {
   const ExecuteRequest& request = state.request;
   MERGEPIPE_ASSIGN_OR_RETURN(state.layout, LayOut(request));
-  MERGEPIPE_ASSIGN_OR_RETURN(
-      state.staging,
-      Staging::Create(files, request.target, PlanIdOf(request.planned.plan_hash), state.layout));
+  MERGEPIPE_ASSIGN_OR_RETURN(state.staging, Staging::Create(files, request.target,
+                                                            {PlanIdOf(request.planned.plan_hash),
+                                                             IdentityOf(request), state.layout}));
+  MERGEPIPE_RETURN_IF_ERROR(TakeEarlierWork(state));
   StartManifest(request, state.manifest);
   MERGEPIPE_RETURN_IF_ERROR(AddSideFiles(files, state));
   if (request.expected)
@@ -101,6 +152,10 @@ Status CutSlices(FileSystem& files, const Gathering& gathering, int ranks, RootS
                              .gather_to_root = gathering.to_root,
                              .copies_known_blocks = state.output_disk.copies && !gathering.to_root,
                              .sparse = request.sparse ? &*request.sparse : nullptr,
+                             .earlier = state.earlier.any() ? &state.earlier : nullptr,
+                             .journal_directory = state.staging->journal_directory(),
+                             .attempt = state.staging->attempt(),
+                             .identity = state.staging->identity(),
                              .statistics = request.statistics.get()};
   MERGEPIPE_ASSIGN_OR_RETURN(state.slices, MakeSlices(request.planned.plan, context, ranks));
   return {};
@@ -185,8 +240,14 @@ void AddPlanningIo(const std::vector<PlanningIo>& read, Manifest& manifest) {
 Status CompleteManifest(RootState& state, const std::vector<SliceReport>& reports) {
   const ExecuteRequest& request = state.request;
   Manifest& manifest = state.manifest;
+  const MovedBytes& moved = state.earlier.moved;
+  const EarlierAttempts earlier{
+      state.earlier.reports,
+      {moved.compared, moved.merged, moved.base, moved.written, moved.copied},
+      state.earlier.lost_bytes};
   MERGEPIPE_RETURN_IF_ERROR(RecordReports(request.planned.plan, state.layout, reports, manifest,
-                                          request.sparse ? &request.sparse->manifest : nullptr));
+                                          request.sparse ? &request.sparse->manifest : nullptr,
+                                          earlier));
   AddPlanningIo(request.planned.read, manifest);
   return request.expected ? CheckExpected(manifest, *request.expected) : Status();
 }
@@ -316,11 +377,17 @@ Result<MergeOutcome> ExecuteOnAll(FileSystem& files, Communicator& communicator,
       status = tl::unexpected(prepared.error());
     }
   }
+  if (status && limits.Stopped()) status = tl::unexpected(InterruptedError());
   MERGEPIPE_RETURN_IF_ERROR(communicator.Agree(status));
   MERGEPIPE_RETURN_IF_ERROR(CheckHosts(files, communicator, request ? &*request : nullptr));
   if (!request) return ExecutePlan(files, communicator, gather, limits, nullptr);
-  RootState root{*request, {}, nullptr, nullptr, {}, {}, {}, {}};
-  return ExecutePlan(files, communicator, gather, limits, &root);
+  RootState root{*request, {}, nullptr, {}, nullptr, {}, {}, {}, {}};
+  Result<MergeOutcome> outcome = ExecutePlan(files, communicator, gather, limits, &root);
+  if (!outcome && root.staging && root.staging->EndAttempt(outcome.error().kind())) {
+    LogNote("what is finished is kept in " + root.staging->directory() +
+            ": the same command goes on from there");
+  }
+  return outcome;
 }
 
 }  // namespace mergepipe

@@ -188,6 +188,8 @@ Status ScanOnAll(FileSystem& files, Communicator& communicator, ExecLimits limit
       auto tensors = Assemble(reports, read);
       stored = tensors ? steps->Store(std::move(*tensors)) : Status(Fail(tensors.error()));
     }
+    // What was stored stays: between two steps is the moment to stop.
+    if (stored && limits.Stopped()) stored = tl::unexpected(InterruptedError());
     MERGEPIPE_RETURN_IF_ERROR(communicator.Agree(stored));
   }
 }

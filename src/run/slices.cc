@@ -32,24 +32,56 @@ class SliceBuilder {
       common_.output_files.push_back(JoinPath(context.staging, file.name));
   }
 
-  Result<Slice> Build(const PlanSlice& ranges, const std::map<uint32_t, TensorSharing>& sharing) {
+  Result<Slice> Build(const PlanSlice& ranges, const std::map<uint32_t, TensorSharing>& sharing,
+                      int rank) {
     Slice slice = common_;
+    if (!context_.journal_directory.empty() && (rank == 0 || !context_.gather_to_root)) {
+      slice.journal = JoinPath(context_.journal_directory,
+                               std::to_string(context_.attempt) + "." + std::to_string(rank));
+    }
+    slice.identity = context_.identity;
     for (const TensorRange& range : ranges.ranges) {
-      MERGEPIPE_ASSIGN_OR_RETURN(TensorPart part, MakePart(range));
-      const TensorSharing& ranks = sharing.at(range.tensor);
-      part.first_rank = ranks.first_rank;
-      part.last_rank = ranks.last_rank;
-      part.shared_ordinal = ranks.ordinal;
-      slice.parts.push_back(std::move(part));
-      if (context_.sparse != nullptr) continue;
-      slice.merge_share += RangeMergeBytes(plan_, range);
-      slice.compare_share += RangeCompareBytes(plan_, range);
+      MERGEPIPE_RETURN_IF_ERROR(CheckEarlier(range));
+      for (const TensorRange& left : Left(range)) {
+        MERGEPIPE_ASSIGN_OR_RETURN(TensorPart part, MakePart(left));
+        const TensorSharing& ranks = sharing.at(range.tensor);
+        part.first_rank = ranks.first_rank;
+        part.last_rank = ranks.last_rank;
+        part.shared_ordinal = ranks.ordinal;
+        AddShares(left, part, slice);
+        slice.parts.push_back(std::move(part));
+      }
     }
     AddUsedFiles(base_files_, expert_files_, slice);
     return slice;
   }
 
  private:
+  std::vector<TensorRange> Left(const TensorRange& range) const {
+    if (context_.earlier == nullptr) return {range};
+    return WithoutDone({PlanSlice{{range}}}, context_.earlier->done).front().ranges;
+  }
+
+  // What was done may have been recorded before it was found to be wrong.
+  Status CheckEarlier(const TensorRange& range) {
+    if (context_.earlier == nullptr) return {};
+    ProblemList nonfinite;
+    for (const PartReport& report : context_.earlier->ReportsIn(range)) {
+      const BlockIndex begin(report.begin);
+      const BlockIndex end(report.begin + report.block_hashes.size());
+      MERGEPIPE_ASSIGN_OR_RETURN(const TensorPart part, MakePart({range.tensor, begin, end}));
+      MERGEPIPE_RETURN_IF_ERROR(CheckReport(common_, part, report, nonfinite));
+    }
+    return nonfinite.ToStatus(ErrorKind::kBadInput);
+  }
+
+  void AddShares(const TensorRange& range, const TensorPart& part, Slice& slice) const {
+    if (context_.sparse != nullptr) return;
+    const uint64_t all_reads = RangeMergeBytes(plan_, range);
+    slice.merge_share += all_reads / plan_.tensors[range.tensor].reads * part.reads;
+    slice.compare_share += RangeCompareBytes(plan_, range);
+  }
+
   Result<TensorPart> MakePart(const TensorRange& range) {
     const PlannedTensor& planned = plan_.tensors[range.tensor];
     const TensorInfo& out = context_.layout.tensors[range.tensor];
@@ -75,6 +107,8 @@ class SliceBuilder {
       return part;
     }
     AddExperts(planned, range, part);
+    if (context_.earlier != nullptr) part.conclusion = context_.earlier->conclusions[range.tensor];
+    if (!part.conclusion.empty()) part.reads = 1;
     MERGEPIPE_RETURN_IF_ERROR(known_.AddTo(part));
     return part;
   }
@@ -111,7 +145,9 @@ class SliceBuilder {
 
 Result<std::vector<std::string>> MakeSlices(const Plan& plan, const SliceContext& context,
                                             int ranks) {
-  return MakeSlices(plan, context, PartitionPlan(plan, ranks, WorkOf(context)));
+  const std::vector<BlockSet> done =
+      context.earlier != nullptr ? context.earlier->done : std::vector<BlockSet>();
+  return MakeSlices(plan, context, PartitionPlan(plan, ranks, WorkOf(context), done));
 }
 
 Result<std::vector<std::string>> MakeSlices(const Plan& plan, const SliceContext& context,
@@ -119,8 +155,9 @@ Result<std::vector<std::string>> MakeSlices(const Plan& plan, const SliceContext
   const auto sharing = FindSharing(ranges);
   SliceBuilder builder(plan, context);
   std::vector<std::string> slices;
-  for (const PlanSlice& slice : ranges) {
-    MERGEPIPE_ASSIGN_OR_RETURN(const Slice built, builder.Build(slice, sharing));
+  for (size_t rank = 0; rank < ranges.size(); ++rank) {
+    MERGEPIPE_ASSIGN_OR_RETURN(const Slice built,
+                               builder.Build(ranges[rank], sharing, static_cast<int>(rank)));
     slices.push_back(SerializeSlice(built));
   }
   return slices;

@@ -6,6 +6,7 @@
 #include "mergepipe/format/output_layout.h"
 #include "mergepipe/plan/partition.h"
 #include "mergepipe/plan/statistics.h"
+#include "run/earlier_work.h"
 #include "run/inputs.h"
 #include "run/sparse_output.h"
 
@@ -20,13 +21,21 @@ struct SliceContext {
   bool gather_to_root = false;
   bool copies_known_blocks = false;      ///< as Slice's
   const SparseOutput* sparse = nullptr;  ///< take the touched blocks from it
+  /// What need not be done again; may be null.
+  const EarlierWork* earlier = nullptr;
+  /// Where ranks that write keep their journals, each in the file "<attempt>.<rank>"; empty for
+  /// none.
+  std::string journal_directory = {};
+  int attempt = 1;
+  Hash128 identity = {};
   /// Knows the hashes of blocks that were analyzed; may be null. Asked for tensors in ascending
   /// order.
   StatisticsSource* statistics = nullptr;
 };
 
 /// What each of `ranks` ranks is told to do, serialised (SerializeSlice): the plan, partitioned,
-/// with every path and offset resolved. Fails only where `statistics` does.
+/// with every path and offset resolved. Fails only where `statistics` does, and with kBadInput
+/// where earlier work is not what they know, or has NaN or infinite values.
 Result<std::vector<std::string>> MakeSlices(const Plan& plan, const SliceContext& context,
                                             int ranks);
 

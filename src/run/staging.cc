@@ -1,6 +1,7 @@
 #include "run/staging.h"
 
 #include <algorithm>
+#include <charconv>
 
 #include "mergepipe/base/text.h"
 #include "mergepipe/manifest/manifest_codec.h"
@@ -13,10 +14,16 @@ namespace {
 // Side files, index and records come on top of the weights.
 constexpr uint64_t kSpaceForTheRest = 16 * kMiB;
 
-Status CheckSpaceOf(FileSystem& files, const std::string& parent, const OutputLayout& layout) {
+// In a journal directory, once the staging directory is complete: the identity of both.
+constexpr const char* kPreparedName = "prepared";
+constexpr uint64_t kMaxPreparedBytes = 1024;
+
+Status CheckSpaceOf(FileSystem& files, const std::string& parent, const OutputLayout& layout,
+                    uint64_t reclaimed) {
   uint64_t needed = kSpaceForTheRest;
   for (const OutputFile& file : layout.files) needed += file.size;
-  MERGEPIPE_ASSIGN_OR_RETURN(const uint64_t free, files.FreeSpace(parent));
+  MERGEPIPE_ASSIGN_OR_RETURN(uint64_t free, files.FreeSpace(parent));
+  free += reclaimed;
   if (needed <= free) return {};
   return Fail(ErrorKind::kNoSpace, parent,
               "the output needs " + FormatBytes(Bytes(needed)) + ", the disk has " +
@@ -29,6 +36,35 @@ Status MakeWeightFile(FileSystem& files, const std::string& path, const OutputFi
   MERGEPIPE_RETURN_IF_ERROR(out->WriteAt(0, std::as_bytes(std::span(file.header))));
   MERGEPIPE_RETURN_IF_ERROR(out->Sync());
   return out->Close();
+}
+
+// Of the files in the staging directories of earlier attempts at the target, whatever their plan.
+Result<uint64_t> StagedBytes(FileSystem& files, const std::string& target) {
+  const std::string parent = ParentPath(target);
+  const std::string prefix = BaseName(StagingPaths::For(target, "").staging);
+  uint64_t bytes = 0;
+  MERGEPIPE_ASSIGN_OR_RETURN(const auto names, files.List(parent));
+  for (const DirectoryEntry& entry : names) {
+    if (!entry.name.starts_with(prefix) || entry.kind != FileKind::kDirectory || entry.is_symlink)
+      continue;
+    const std::string directory = JoinPath(parent, entry.name);
+    MERGEPIPE_ASSIGN_OR_RETURN(const auto staged, files.List(directory));
+    for (const DirectoryEntry& file : staged) {
+      if (file.kind != FileKind::kRegular) continue;
+      MERGEPIPE_ASSIGN_OR_RETURN(const FileInfo info, files.Stat(JoinPath(directory, file.name)));
+      bytes += info.size;
+    }
+  }
+  return bytes;
+}
+
+// "<attempt>.<rank>"; nothing for another name.
+std::optional<int> AttemptOf(const std::string& journal) {
+  int attempt = 0;
+  const auto parsed = std::from_chars(journal.data(), journal.data() + journal.size(), attempt);
+  const bool fits = parsed.ec == std::errc() && attempt > 0 &&
+                    parsed.ptr != journal.data() + journal.size() && *parsed.ptr == '.';
+  return fits ? std::optional(attempt) : std::nullopt;
 }
 
 bool SameDirectory(const FileInfo& a, const FileInfo& b) {
@@ -116,32 +152,133 @@ Status Staging::CheckOptions(FileSystem& files, const MergeTarget& target) {
 
 Status Staging::CheckSpace(FileSystem& files, const MergeTarget& target,
                            const OutputLayout& layout) {
-  return CheckSpaceOf(files, ParentPath(AbsolutePath(target.directory)), layout);
+  const std::string path = AbsolutePath(target.directory);
+  MERGEPIPE_ASSIGN_OR_RETURN(const uint64_t staged, StagedBytes(files, path));
+  return CheckSpaceOf(files, ParentPath(path), layout, staged);
 }
 
 Result<std::unique_ptr<Staging>> Staging::Create(FileSystem& files, const MergeTarget& target,
-                                                 const std::string& plan_id,
-                                                 const OutputLayout& layout) {
+                                                 const StagedOutput& output) {
   std::unique_ptr<Staging> staging(
-      new Staging(files, StagingPaths::For(target.directory, plan_id)));
-  const StagingPaths& paths = staging->paths_;
-  MERGEPIPE_ASSIGN_OR_RETURN(staging->lock_, files.Lock(paths.lock));
-  MERGEPIPE_RETURN_IF_ERROR(SettleExchange(files, paths));
-  // Left by a killed run of the same plan: its lock is free, so nobody is writing there.
-  MERGEPIPE_RETURN_IF_ERROR(files.Remove(paths.staging));
-  MERGEPIPE_RETURN_IF_ERROR(CheckSpaceOf(files, paths.parent, layout));
-  staging->created_ = true;
-  MERGEPIPE_RETURN_IF_ERROR(files.CreateDirectories(paths.staging));
-  for (const OutputFile& file : layout.files) {
-    MERGEPIPE_RETURN_IF_ERROR(MakeWeightFile(files, JoinPath(paths.staging, file.name), file));
-  }
+      new Staging(files, StagingPaths::For(target.directory, output.plan_id)));
+  MERGEPIPE_RETURN_IF_ERROR(staging->Start(target, output));
   return staging;
+}
+
+Status Staging::Start(const MergeTarget& target, const StagedOutput& output) {
+  MERGEPIPE_ASSIGN_OR_RETURN(lock_, files_.Lock(paths_.lock));
+  MERGEPIPE_RETURN_IF_ERROR(SettleExchange(files_, paths_));
+  if (target.resume) {
+    MERGEPIPE_ASSIGN_OR_RETURN(const bool goes_on, GoOn(output));
+    if (goes_on) return {};
+  }
+  return MakeNew(output);
+}
+
+// The journals' directory is complete last, and goes first: while it says that it belongs to the
+// staging directory, it does.
+Status Staging::MakeNew(const StagedOutput& output) {
+  // Left by a killed attempt: its lock is free, so nobody is writing there.
+  MERGEPIPE_RETURN_IF_ERROR(files_.Remove(paths_.journal));
+  MERGEPIPE_RETURN_IF_ERROR(files_.Remove(paths_.staging));
+  MERGEPIPE_RETURN_IF_ERROR(CheckSpaceOf(files_, paths_.parent, output.layout, 0));
+  created_ = true;
+  MERGEPIPE_RETURN_IF_ERROR(files_.CreateDirectories(paths_.staging));
+  for (const OutputFile& file : output.layout.files)
+    MERGEPIPE_RETURN_IF_ERROR(MakeWeightFile(files_, JoinPath(paths_.staging, file.name), file));
+  MERGEPIPE_RETURN_IF_ERROR(files_.SyncDirectory(paths_.staging));
+  MERGEPIPE_RETURN_IF_ERROR(FindIdentity(output));
+  MERGEPIPE_RETURN_IF_ERROR(files_.CreateDirectories(paths_.journal));
+  MERGEPIPE_RETURN_IF_ERROR(
+      WriteNewFile(files_, JoinPath(paths_.journal, kPreparedName), identity_.ToHex()));
+  MERGEPIPE_RETURN_IF_ERROR(files_.SyncDirectory(paths_.journal));
+  return files_.SyncDirectory(paths_.parent);
+}
+
+// False if there is nothing that another attempt at this very output has left whole.
+Result<bool> Staging::GoOn(const StagedOutput& output) {
+  for (const std::string& path : {paths_.staging, paths_.journal}) {
+    MERGEPIPE_ASSIGN_OR_RETURN(const bool there, files_.Exists(path));
+    if (!there) return false;
+  }
+  MERGEPIPE_RETURN_IF_ERROR(FindIdentity(output));
+  MERGEPIPE_ASSIGN_OR_RETURN(const bool prepared, IsPrepared(output.layout));
+  if (!prepared) return false;
+  created_ = kept_ = true;
+  MERGEPIPE_RETURN_IF_ERROR(KeepOnlyWeights(output.layout));
+  MERGEPIPE_RETURN_IF_ERROR(ReadJournals(earlier_));
+  return true;
+}
+
+// After an exchange the staging name may hold the old output: the inode tells.
+Status Staging::FindIdentity(const StagedOutput& output) {
+  MERGEPIPE_ASSIGN_OR_RETURN(const FileInfo info, files_.Stat(paths_.staging));
+  Hasher hasher;
+  hasher.Update(output.identity);
+  hasher.Update(info.inode);
+  for (const OutputFile& file : output.layout.files) {
+    hasher.Update(file.name);
+    hasher.Update(file.size);
+    hasher.Update(HashText(file.header));
+  }
+  identity_ = hasher.Finish();
+  return {};
+}
+
+Result<bool> Staging::IsPrepared(const OutputLayout& layout) {
+  const std::string path = JoinPath(paths_.journal, kPreparedName);
+  MERGEPIPE_ASSIGN_OR_RETURN(const bool there, files_.Exists(path));
+  if (!there) return false;
+  MERGEPIPE_ASSIGN_OR_RETURN(const std::string text,
+                             ReadSmallFile(files_, path, kMaxPreparedBytes));
+  if (text != identity_.ToHex()) return false;
+  for (const OutputFile& file : layout.files) {
+    const auto info = files_.Stat(JoinPath(paths_.staging, file.name));
+    if (!info || info->kind != FileKind::kRegular || info->size != file.size) return false;
+  }
+  return true;
+}
+
+// Side files are small, and made anew.
+Status Staging::KeepOnlyWeights(const OutputLayout& layout) {
+  MERGEPIPE_ASSIGN_OR_RETURN(const auto entries, files_.List(paths_.staging));
+  for (const DirectoryEntry& entry : entries) {
+    const bool weights = std::ranges::any_of(
+        layout.files, [&](const OutputFile& file) { return file.name == entry.name; });
+    if (!weights) MERGEPIPE_RETURN_IF_ERROR(files_.Remove(JoinPath(paths_.staging, entry.name)));
+  }
+  return {};
+}
+
+Status Staging::ReadJournals(JournalContents& contents) {
+  MERGEPIPE_ASSIGN_OR_RETURN(const auto entries, files_.List(paths_.journal));
+  for (const DirectoryEntry& entry : entries) {
+    const auto attempt = AttemptOf(entry.name);
+    if (!attempt || entry.kind != FileKind::kRegular) continue;
+    attempt_ = std::max(attempt_, *attempt + 1);
+    MERGEPIPE_RETURN_IF_ERROR(
+        ReadJournal(files_, JoinPath(paths_.journal, entry.name), identity_, contents));
+  }
+  return {};
+}
+
+bool Staging::EndAttempt(ErrorKind error) {
+  if (published() || !created_) return false;
+  JournalContents contents;
+  // Inputs that are bad, or not the recorded ones: what was made of them is of no use.
+  const bool useless = error == ErrorKind::kBadInput || error == ErrorKind::kVerification;
+  // Journals that cannot be read now may be readable later.
+  const bool unread = !useless && !ReadJournals(contents);
+  kept_ = !useless && (unread || !contents.units.empty() || !contents.rounds.empty());
+  return kept_;
 }
 
 Staging::~Staging() {
   // An error here leaves a directory that the next run of this plan removes. Once the target is
   // the new one, the staging name may hold the old one, which is not removed after an error.
-  if (created_ && !published()) static_cast<void>(files_.Remove(paths_.staging));
+  if (!created_ || published() || kept_) return;
+  static_cast<void>(files_.Remove(paths_.journal));
+  static_cast<void>(files_.Remove(paths_.staging));
 }
 
 Result<ManifestFile> Staging::AddFile(const std::string& name, const std::string& text) {
@@ -159,7 +296,11 @@ Result<ManifestFile> Staging::AddFile(const std::string& name, const std::string
 }
 
 Status Staging::Publish(bool overwrite, const PublishHook& hook) {
-  return PublishDirectory(files_, paths_, subdirectories_, overwrite, hook, &report_);
+  MERGEPIPE_RETURN_IF_ERROR(
+      PublishDirectory(files_, paths_, subdirectories_, overwrite, hook, &report_));
+  // If not, it belongs to no directory any more, and the next attempt at the target removes it.
+  static_cast<void>(files_.Remove(paths_.journal));
+  return {};
 }
 
 }  // namespace mergepipe

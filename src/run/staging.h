@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "mergepipe/exec/journal.h"
 #include "mergepipe/format/output_layout.h"
 #include "mergepipe/format/side_files.h"
 #include "mergepipe/io/publish.h"
@@ -13,8 +14,18 @@
 
 namespace mergepipe {
 
-/// The directory in which rank 0 lets an output come into being, locked against other jobs. Removed
-/// by the destructor unless it was published.
+/// What comes into being in a staging directory.
+struct StagedOutput {
+  std::string plan_id;
+  /// Of everything that decides the bytes of the output's files: an earlier attempt counts only if
+  /// it had the same.
+  Hash128 identity;
+  const OutputLayout& layout;
+};
+
+/// The directory in which rank 0 lets an output come into being, locked against other jobs, and
+/// beside it the directory of the journals. Both stay if an attempt ends early but has finished
+/// something; the next one goes on from there. Else the destructor removes them.
 class Staging {
  public:
   /// Checks the target before anything is read: not there (or, with `overwrite`, an output of this
@@ -25,20 +36,33 @@ class Staging {
   /// What can be said before the inputs are known: the model id, and the target without `inputs`.
   static Status CheckOptions(FileSystem& files, const MergeTarget& target);
 
-  /// kNoSpace if the disk of the target cannot hold such an output.
+  /// kNoSpace if the disk of the target cannot hold such an output. What an earlier attempt at the
+  /// target takes counts as free.
   static Status CheckSpace(FileSystem& files, const MergeTarget& target,
                            const OutputLayout& layout);
 
-  /// Locks the target and makes the directory with all weight files, headers written, at full size.
-  /// kNoSpace if the disk cannot hold them.
+  /// Locks the target and makes the directory with all weight files, headers written, at full size;
+  /// or takes over what an earlier attempt at the same output has left, if target.resume. kNoSpace
+  /// if the disk cannot hold them.
   static Result<std::unique_ptr<Staging>> Create(FileSystem& files, const MergeTarget& target,
-                                                 const std::string& plan_id,
-                                                 const OutputLayout& layout);
+                                                 const StagedOutput& output);
   ~Staging();
   Staging(const Staging&) = delete;
   Staging& operator=(const Staging&) = delete;
 
   const std::string& directory() const { return paths_.staging; }
+  const std::string& journal_directory() const { return paths_.journal; }
+  /// Of the output and of this directory, for the journals.
+  Hash128 identity() const { return identity_; }
+  /// From 1.
+  int attempt() const { return attempt_; }
+  /// What the attempts before have finished.
+  JournalContents TakeEarlier() { return std::move(earlier_); }
+
+  /// The attempt has failed: whether another one can go on is decided by the error and by what is
+  /// in the journals. Returns that.
+  bool EndAttempt(ErrorKind error);
+
   bool published() const { return report_.renamed; }
   /// The replaced output, if it could not be removed.
   const std::string& leftover() const { return report_.leftover; }
@@ -52,11 +76,23 @@ class Staging {
  private:
   Staging(FileSystem& files, StagingPaths paths) : files_(files), paths_(std::move(paths)) {}
 
+  Status Start(const MergeTarget& target, const StagedOutput& output);
+  Status MakeNew(const StagedOutput& output);
+  Result<bool> GoOn(const StagedOutput& output);
+  Status FindIdentity(const StagedOutput& output);
+  Result<bool> IsPrepared(const OutputLayout& layout);
+  Status KeepOnlyWeights(const OutputLayout& layout);
+  Status ReadJournals(JournalContents& contents);
+
   FileSystem& files_;
   StagingPaths paths_;
   std::unique_ptr<FileLock> lock_;
   std::vector<std::string> subdirectories_;
+  Hash128 identity_;
+  int attempt_ = 1;
+  JournalContents earlier_;
   bool created_ = false;
+  bool kept_ = false;  // for the next attempt
   PublishReport report_;
 };
 

@@ -29,4 +29,9 @@ Status BlockLocalMerge::Finish(const TensorStatistics&) {
   return Fail(ErrorKind::kInternal, "strategy", "a round of a strategy that has none");
 }
 
+Status BlockLocalMerge::Conclude(std::string_view conclusion) {
+  if (conclusion.empty()) return {};
+  return Fail(ErrorKind::kInternal, "strategy", "the conclusion of a strategy that has no rounds");
+}
+
 }  // namespace mergepipe

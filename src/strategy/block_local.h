@@ -13,6 +13,8 @@ class BlockLocalMerge : public TensorMerge {
   Result<std::unique_ptr<TensorStatistics>> ParseStatistics(std::string_view bytes) const final;
   void Observe(const BlockDeltas& block, TensorStatistics& statistics) const final;
   Status Finish(const TensorStatistics& statistics) final;
+  std::string Conclusion() const final { return {}; }
+  Status Conclude(std::string_view conclusion) final;
 };
 
 }  // namespace mergepipe

@@ -5,6 +5,7 @@
 #include "mergepipe/kernels/ties.h"
 #include "strategy/block_local.h"
 #include "strategy/magnitude_sample.h"
+#include "strategy/number_codec.h"
 #include "strategy/option_checks.h"
 #include "strategy/rows.h"
 #include "strategy/threshold_search.h"
@@ -77,10 +78,11 @@ class TensorTies final : public TensorMerge {
  public:
   TensorTies(const StrategyOptions& options, const TensorContext& tensor)
       : election_(options),
+        selected_(tensor.selected_elements.begin(), tensor.selected_elements.end()),
         search_(tensor.held ? SearchBySample(Ranked(tensor, options.density))
                             : SearchByHistogram(Ranked(tensor, options.density))) {}
 
-  bool WantsRound() const override { return search_->WantsRound(); }
+  bool WantsRound() const override { return !concluded_ && search_->WantsRound(); }
   std::unique_ptr<TensorStatistics> NewStatistics() const override {
     return search_->NewStatistics();
   }
@@ -92,16 +94,51 @@ class TensorTies final : public TensorMerge {
   }
   Status Finish(const TensorStatistics& statistics) override { return search_->Finish(statistics); }
 
+  std::string Conclusion() const override {
+    std::string bytes;
+    for (const float threshold : Thresholds()) PutNumber(std::bit_cast<uint32_t>(threshold), bytes);
+    return bytes;
+  }
+
+  Status Conclude(std::string_view conclusion) override {
+    std::vector<float> thresholds;
+    for (size_t k = 0; k < selected_.size(); ++k) {
+      const auto bits = TakeNumber(conclusion);
+      if (!bits || *bits > UINT32_MAX) return Damaged();
+      thresholds.push_back(std::bit_cast<float>(static_cast<uint32_t>(*bits)));
+    }
+    if (!conclusion.empty()) return Damaged();
+    concluded_ = std::move(thresholds);
+    return {};
+  }
+
   void Apply(const BlockDeltas& block, TileSink& sink) const override {
     std::vector<float> thresholds;
     for (const ExpertIndex expert : block.experts()) {
-      thresholds.push_back(search_->Threshold(expert));
+      thresholds.push_back(concluded_ ? (*concluded_)[expert.value] : search_->Threshold(expert));
     }
     election_.Apply(block, thresholds, sink);
   }
 
  private:
+  static Status Damaged() {
+    return Fail(ErrorKind::kInternal, "ties", "the thresholds of an earlier attempt are damaged");
+  }
+
+  // One for each expert; 0 where nothing was looked for.
+  std::vector<float> Thresholds() const {
+    if (concluded_) return *concluded_;
+    std::vector<float> thresholds;
+    for (size_t k = 0; k < selected_.size(); ++k) {
+      const ExpertIndex expert(static_cast<uint32_t>(k));
+      thresholds.push_back(selected_[k] > 0 ? search_->Threshold(expert) : 0.0f);
+    }
+    return thresholds;
+  }
+
   Election election_;
+  std::vector<uint64_t> selected_;
+  std::optional<std::vector<float>> concluded_;  // by an earlier attempt
   std::unique_ptr<ThresholdSearch> search_;
 };
 

@@ -42,8 +42,11 @@ Result<MadeSlices> MakeSlicesOf(const Plan& plan, const Family& family, OutputFo
   const auto start = std::chrono::steady_clock::now();
   MERGEPIPE_ASSIGN_OR_RETURN(const auto slices,
                              MakeSlices(plan,
-                                        {inputs, layout, "/scratch/outputs/.merged.staging", form,
-                                         false, false, nullptr, &statistics},
+                                        {.inputs = inputs,
+                                         .layout = layout,
+                                         .staging = "/scratch/outputs/.merged.staging",
+                                         .form = form,
+                                         .statistics = &statistics},
                                         ranks));
   made.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   for (const std::string& slice : slices) {

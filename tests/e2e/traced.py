@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -90,7 +91,8 @@ def calls(trace: Trace, call: str) -> int:
     return max(len(re.findall(rf"^{call}\(", log.read_text(errors="replace"), re.M)) for log in logs)
 
 
-def run_killed(program: Program, name: str, *arguments, call: str, at: int, **how) -> tuple[Outcome, Trace]:
+def run_killed(program: Program, name: str, *arguments, call: str, at: int, keep_catalog: bool = False,
+               **how) -> tuple[Outcome, Trace]:
     """A traced command that SIGKILL ends at the `at`-th `call` of a thread.
 
     Which thread makes how many calls differs from run to run: a run in which none came so far is undone, and
@@ -100,7 +102,10 @@ def run_killed(program: Program, name: str, *arguments, call: str, at: int, **ho
         outcome, trace = run(program, f"{name}-{at}", *arguments, inject=f"{call}:signal=SIGKILL:when={at}", **how)
         if outcome.code != 0:
             return outcome, trace
-        program.catalog.unlink()
+        if not keep_catalog:
+            program.catalog.unlink()
+        for made in (a for a, option in zip(arguments[1:], arguments) if option == "--out"):
+            shutil.rmtree(made)
         at = at * 4 // 5
     raise AssertionError(f"it was never killed at a {call}{outcome}")
 

@@ -15,7 +15,7 @@ TEST(OutputFiles, RefusesAFileThatIsNotThere) {
   const std::vector<SourceFile> base;
   const std::vector<std::vector<SourceFile>> experts;
   SourceFiles sources(files, base, experts, {});
-  OutputFiles output(files, paths, sources);
+  OutputFiles output(files, paths, sources, nullptr);
   const std::vector<std::byte> bytes(4);
   EXPECT_TRUE(output.Write({0, 4, bytes}));
   for (const uint32_t file : {1u, 2u, UINT32_MAX}) {

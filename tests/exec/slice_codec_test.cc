@@ -50,8 +50,11 @@ Slice RandomSlice(uint64_t seed) {
     part.first_rank = draw.Int();
     part.last_rank = draw.Int();
     part.shared_ordinal = draw.Small();
+    part.conclusion = draw.Text();
     return part;
   });
+  slice.journal = draw.Text();
+  slice.identity = draw.Hash();
   slice.merge_share = draw.Number();
   slice.compare_share = draw.Number();
   return slice;
@@ -123,6 +126,7 @@ void ExpectSame(const TensorPart& a, const TensorPart& b) {
   EXPECT_EQ(a.first_rank, b.first_rank);
   EXPECT_EQ(a.last_rank, b.last_rank);
   EXPECT_EQ(a.shared_ordinal, b.shared_ordinal);
+  EXPECT_EQ(a.conclusion, b.conclusion);
 }
 
 TEST(SliceCodec, RoundTrips) {
@@ -145,6 +149,8 @@ TEST(SliceCodec, RoundTrips) {
     EXPECT_EQ(parsed->output_files, slice.output_files);
     ASSERT_EQ(parsed->parts.size(), slice.parts.size());
     for (size_t i = 0; i < slice.parts.size(); ++i) ExpectSame(parsed->parts[i], slice.parts[i]);
+    EXPECT_EQ(parsed->journal, slice.journal);
+    EXPECT_EQ(parsed->identity, slice.identity);
     EXPECT_EQ(parsed->merge_share, slice.merge_share);
     EXPECT_EQ(parsed->compare_share, slice.compare_share);
     ASSERT_EQ(SerializeSlice(*parsed), SerializeSlice(slice));

@@ -70,7 +70,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::vector<SourceFile> base;
   const std::vector<std::vector<SourceFile>> experts;
   SourceFiles sources(files, base, experts, {});
-  OutputFiles output(files, paths, sources);
+  OutputFiles output(files, paths, sources, nullptr);
   const auto messages = Split(data, size);
   Inbox inbox(messages);
   OutputReceiver receiver(inbox, output);

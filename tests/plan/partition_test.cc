@@ -133,6 +133,66 @@ TEST(Partition, CostsAddUp) {
   }
 }
 
+// Random blocks that are done, and what WithoutDone leaves of a range.
+std::vector<BlockSet> SomeDone(const Plan& plan, std::mt19937_64& random) {
+  std::vector<BlockSet> done;
+  for (const PlannedTensor& tensor : plan.tensors) {
+    BlockSet& set = done.emplace_back(tensor.Blocks(plan.options.block_size));
+    if (random() % 3 == 0) continue;
+    const uint64_t run = 1 + random() % 20;
+    for (uint64_t b = 0; b < set.size(); ++b) {
+      if (b / run % 2 == random() % 2) set.Add(BlockIndex(b));
+    }
+  }
+  return done;
+}
+
+TEST(Partition, LeavesEveryBlockThatIsNotDoneToOneSlice) {
+  std::mt19937_64 random(21);
+  for (int i = 0; i < 30; ++i) {
+    Family family = RandomFamily(random);
+    family.options.block_size = 1 + family.options.block_size % 500;
+    const auto plan = family.MakePlan();
+    if (!plan) continue;
+    const std::vector<BlockSet> done = SomeDone(*plan, random);
+    for (const int ranks : {1, 2, 3, 7}) {
+      const auto slices = PartitionPlan(*plan, ranks, PlanWork::kMerge, done);
+      ASSERT_NO_FATAL_FAILURE(ExpectCover(*plan, slices));
+      std::vector<BlockSet> seen = done;
+      for (const PlanSlice& slice : WithoutDone(slices, done)) {
+        for (const TensorRange& range : slice.ranges) {
+          ASSERT_LT(range.begin, range.end);
+          for (uint64_t b = range.begin.value; b < range.end.value; ++b) {
+            ASSERT_FALSE(seen[range.tensor].Contains(BlockIndex(b)));
+            seen[range.tensor].Add(BlockIndex(b));
+          }
+        }
+      }
+      for (const BlockSet& blocks : seen) ASSERT_EQ(blocks.Count(), blocks.size());
+    }
+    EXPECT_EQ(WithoutDone(PartitionPlan(*plan, 3), {}), PartitionPlan(*plan, 3));
+  }
+}
+
+TEST(Partition, BalancesWhatIsLeft) {
+  Family family =
+      MakeFamily({{"a", DType::kBF16, {100'000}}, {"b", DType::kBF16, {100'000}}}, 2, 10);
+  const auto plan = family.MakePlan();
+  std::vector<BlockSet> done(2, BlockSet(10'000));
+  for (uint64_t b = 0; b < 9000; ++b) done[0].Add(BlockIndex(b));
+  uint64_t least = UINT64_MAX;
+  uint64_t most = 0;
+  for (const PlanSlice& slice :
+       WithoutDone(PartitionPlan(*plan, 4, PlanWork::kMerge, done), done)) {
+    uint64_t cost = 0;
+    for (const TensorRange& range : slice.ranges) cost += RangeCost(*plan, range);
+    least = std::min(least, cost);
+    most = std::max(most, cost);
+  }
+  EXPECT_GT(least, 0u);
+  EXPECT_LT(static_cast<double>(most), 1.02 * static_cast<double>(least));
+}
+
 TEST(Partition, LeavesRanksWithoutBlocksEmpty) {
   const auto plan = MakeFamily({{"a", DType::kF32, {30}}}, 1, 10).MakePlan();
   const auto slices = PartitionPlan(*plan, 7);

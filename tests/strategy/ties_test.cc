@@ -164,6 +164,39 @@ TEST(Ties, CountsUnseenElementsAsZerosWhereTensorsAreHeld) {
   }
 }
 
+TEST(Ties, GoesOnFromWhatTheRoundsConcluded) {
+  const StrategyOptions options = Options(0.3, 3);
+  auto tensor = SampleTensor(3, 6000, 100, 9);
+  tensor.selected[1].assign(tensor.blocks(), false);  // nothing is looked for there
+  for (const bool held : {false, true}) {
+    const auto observed = Start(options, tensor, 0, "w", held);
+    ObserveAll(tensor, *observed);
+    const std::string conclusion = observed->Conclusion();
+    ASSERT_FALSE(conclusion.empty());
+    const auto merge = Start(options, tensor, 0, "w", held);
+    ASSERT_TRUE(merge->Conclude(conclusion).has_value());
+    EXPECT_FALSE(merge->WantsRound());
+    EXPECT_EQ(merge->Conclusion(), conclusion);
+    ExpectSame(ApplyAll(tensor, *merge), ReferenceTies(options, tensor));
+
+    for (size_t length = 0; length < conclusion.size(); ++length) {
+      const Status cut = Start(options, tensor)->Conclude(conclusion.substr(0, length));
+      ASSERT_FALSE(cut.has_value()) << length;
+      EXPECT_EQ(cut.error().kind(), ErrorKind::kInternal);
+    }
+    EXPECT_FALSE(Start(options, tensor)->Conclude(conclusion + '\0').has_value());
+  }
+}
+
+TEST(Ties, HasNothingToConcludeWhereBlocksAreTrimmedAlone) {
+  StrategyOptions options = Options(0.3, 1);
+  options.trim_by_block = true;
+  const auto merge = Start(options, SampleTensor(1, 100, 10, 1));
+  EXPECT_EQ(merge->Conclusion(), "");
+  EXPECT_TRUE(merge->Conclude("").has_value());
+  EXPECT_FALSE(merge->Conclude("x").has_value());
+}
+
 TEST(Ties, RefusesStatisticsThatDoNotFit) {
   const StrategyOptions options = Options(0.5, 1);
   const TensorDeltas tensor{4, {{1, 2, 3, 4}}, {{true}}};

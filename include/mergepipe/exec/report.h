@@ -61,6 +61,14 @@ struct SliceReport {
   bool operator==(const SliceReport&) const = default;
 };
 
+struct Slice;
+struct TensorPart;
+
+/// Whether blocks of `part` are what is known of them (kBadInput if not); adds to `nonfinite` NaN
+/// and Inf that are refused.
+Status CheckReport(const Slice& slice, const TensorPart& part, const PartReport& report,
+                   ProblemList& nonfinite);
+
 std::string SerializeReport(const SliceReport& report);
 /// kInternal if the bytes are not those of a report.
 Result<SliceReport> ParseReport(const std::string& bytes);

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <atomic>
+
 #include "mergepipe/comm/communicator.h"
 #include "mergepipe/exec/report.h"
 #include "mergepipe/exec/slice.h"
@@ -19,9 +21,18 @@ struct ExecLimits {
   int threads = 1;
   uint64_t memory_bytes = 0;             ///< of this rank, everything included
   ProgressListener* progress = nullptr;  ///< told on rank 0, by its main thread; may be null
+  /// Set from outside (by a signal) to end the work in order: kInterrupted, on all ranks. May be
+  /// null.
+  const std::atomic<bool>* stop = nullptr;
+
+  bool Stopped() const { return stop != nullptr && stop->load(); }
 };
 
-/// Merges one slice: reads, merges, writes at offsets, syncs the written files. Collective: every
+/// The error of a job that was asked to stop. What is finished is kept.
+Error InterruptedError();
+
+/// Merges one slice: reads, merges, writes at offsets, syncs the written files, and keeps a journal
+/// of what is finished. Collective: every
 /// rank calls it with its slice, and all return together, after having agreed: on success each has
 /// its own report, else all have the same error. kNoSpace if `limits` cannot hold a resident tensor
 /// and one block of every input. Nothing is left running, and no weights are mapped.

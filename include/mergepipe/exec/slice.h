@@ -67,6 +67,9 @@ struct TensorPart {
   /// Neighbouring shared tensors have different parities, so that no rank waits for a neighbour's
   /// neighbour.
   uint32_t shared_ordinal = 0;
+  /// TensorMerge::Conclusion of the whole tensor, from an earlier attempt: it need not be observed.
+  /// Empty if there is none.
+  std::string conclusion;
 
   bool shared() const { return first_rank != last_rank; }
 };
@@ -87,8 +90,10 @@ struct Slice {
   std::vector<std::string>
       output_files;  ///< paths in the staging directory; they exist with their full size
   std::vector<TensorPart> parts;  ///< in file order
-  uint64_t merge_share = 0;       ///< expert bytes that may be read to merge
-  uint64_t compare_share = 0;     ///< and to compare integer tensors
+  std::string journal;         ///< file in which this rank records what it has finished; it is new
+  Hash128 identity;            ///< of the output, for the journal
+  uint64_t merge_share = 0;    ///< expert bytes that may be read to merge
+  uint64_t compare_share = 0;  ///< and to compare integer tensors
 };
 
 /// A slice as bytes for another rank, and back. kInternal if the bytes are not those of a slice.

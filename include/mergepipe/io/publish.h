@@ -17,6 +17,7 @@ struct StagingPaths {
   std::string target;    ///< absolute
   std::string parent;    ///< of the target
   std::string staging;   ///< ".<name>.mergepipe-<plan id>"
+  std::string journal;   ///< ".<name>.mergepipe-<plan id>.journal": a directory
   std::string lock;      ///< ".<name>.mergepipe.lock"
   std::string previous;  ///< ".<name>.mergepipe-previous": see PreviousName
 

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -91,11 +92,21 @@ struct Manifest {
   std::vector<LeftOutFile> left_out;     ///< files of the base that were not copied
   std::optional<uint64_t> budget_bytes;
   uint64_t planned_expert_bytes = 0;
-  std::optional<ErrorBound> bound;  ///< the plan's
-  IoCounts io;
-  std::vector<RankIo> by_rank;
+  std::optional<ErrorBound> bound;    ///< the plan's
+  IoCounts io;                        ///< of all attempts, as far as they led to the output
+  std::vector<RankIo> by_rank;        ///< of the last attempt
+  uint64_t resumed_expert_bytes = 0;  ///< of io, expert bytes that earlier attempts read
+  uint64_t reread_bytes = 0;  ///< expert bytes that earlier attempts read, or began to, in vain: on
+                              ///< top of io
 
   bool operator==(const Manifest&) const = default;
+};
+
+/// What earlier attempts at the output did. Their reports, with those of the ranks, cover it.
+struct EarlierAttempts {
+  std::span<const PartReport> reports;
+  IoCounts io;
+  uint64_t lost_bytes = 0;
 };
 
 /// Fills tensors, files and io of a manifest that states its form, from what was planned and what
@@ -105,7 +116,7 @@ struct Manifest {
 /// base's, are not those of its hashes.
 Status RecordReports(const Plan& plan, const OutputLayout& layout,
                      const std::vector<SliceReport>& reports, Manifest& manifest,
-                     const Manifest* sparse = nullptr);
+                     const Manifest* sparse = nullptr, const EarlierAttempts& earlier = {});
 
 /// A tensor's hash from those of its blocks, and a weight file's from its header and tensors (in
 /// offset order).

@@ -37,7 +37,14 @@ enum class PlanWork {
 /// off the mean by at most 1 %, or by the largest block. Every block is in exactly one slice.
 /// Slices without blocks come last: the ranks that share a tensor follow each other. Takes time in
 /// proportion to the plan's pairs, for any number of ranks.
-std::vector<PlanSlice> PartitionPlan(const Plan& plan, int ranks, PlanWork work = PlanWork::kMerge);
+/// `done`, by tensor: blocks that need no work any more; empty, or an empty set, for none. They are
+/// in the slices all the same, and cost nothing there.
+std::vector<PlanSlice> PartitionPlan(const Plan& plan, int ranks, PlanWork work = PlanWork::kMerge,
+                                     const std::vector<BlockSet>& done = {});
+
+/// The slices less what is done: ranges of blocks that are not.
+std::vector<PlanSlice> WithoutDone(const std::vector<PlanSlice>& slices,
+                                   const std::vector<BlockSet>& done);
 
 /// The cost of the blocks in a range, in bytes.
 uint64_t RangeCost(const Plan& plan, const TensorRange& range, PlanWork work = PlanWork::kMerge);

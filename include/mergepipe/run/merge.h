@@ -35,6 +35,7 @@ struct MergeTarget {
   std::string runs_directory = "runs";
   OutputForm form = OutputForm::kFull;
   bool overwrite = false;
+  bool resume = true;  ///< go on from what an earlier attempt at the same output has left
   GatherMode gather = GatherMode::kAuto;
 };
 
@@ -100,8 +101,9 @@ Result<std::vector<SweepPoint>> SweepMerge(FileSystem& files, const MergeOptions
                                            const std::vector<double>& percents);
 
 /// The whole merge. Collective: every rank calls it with the same options; the outcome is rank 0's
-/// (elsewhere it is empty), an error is everyone's. On an error there is no output directory, no
-/// run folder and no staging directory. A sparse output is recorded as a run, but is no model.
+/// (elsewhere it is empty), an error is everyone's. On an error there is no output directory and no
+/// run folder; a staging directory stays if something in it is finished, and the error is not that
+/// of an input. A sparse output is recorded as a run, but is no model.
 Result<MergeOutcome> RunMerge(FileSystem& files, Communicator& communicator,
                               const MergeOptions& options);
 

@@ -72,6 +72,12 @@ class TensorMerge {
   /// Ends the round with the statistics of the whole tensor.
   virtual Status Finish(const TensorStatistics& statistics) = 0;
 
+  /// What all rounds together gave: enough to Apply without them. After the last round; empty for a
+  /// tensor that has none.
+  virtual std::string Conclusion() const = 0;
+  /// Instead of the rounds: what Conclusion gave for the same tensor. kInternal if it is not that.
+  virtual Status Conclude(std::string_view conclusion) = 0;
+
   /// Gives the merged delta, lambda included, of the whole block: tiles in order, without gaps.
   virtual void Apply(const BlockDeltas& block, TileSink& sink) const = 0;
 };

@@ -1,0 +1,115 @@
+#include "run/earlier_work.h"
+
+#include <algorithm>
+
+namespace mergepipe {
+namespace {
+
+BlockIndex EndOf(const PartReport& report) {
+  return BlockIndex(report.begin + report.block_hashes.size());
+}
+
+bool Precedes(const PartReport& a, const PartReport& b) {
+  return a.tensor != b.tensor ? a.tensor < b.tensor : a.begin < b.begin;
+}
+
+class Settler {
+ public:
+  Settler(const Plan& plan, size_t experts) : plan_(plan), experts_(experts) {
+    for (const PlannedTensor& tensor : plan.tensors)
+      work_.done.emplace_back(tensor.Blocks(plan.options.block_size));
+    work_.conclusions.resize(plan.tensors.size());
+  }
+
+  void Add(FinishedUnit unit) {
+    if (!std::ranges::all_of(unit.reports, [&](const auto& report) { return Fits(report); }))
+      return;
+    for (PartReport& report : unit.reports) {
+      for (uint64_t block = report.begin; block < EndOf(report).value; ++block)
+        work_.done[report.tensor].Add(BlockIndex(block));
+      work_.reports.push_back(std::move(report));
+    }
+    work_.moved += unit.moved;
+  }
+
+  void Add(FinishedRounds rounds) {
+    if (rounds.tensor >= plan_.tensors.size()) return;
+    work_.conclusions[rounds.tensor] = std::move(rounds.conclusion);
+    work_.moved.merged += rounds.merged;
+  }
+
+  // Blocks that need no rounds may be done before the rounds of their tensor are over: then they
+  // would lie between those that must be observed together.
+  void DropUnconcluded() {
+    std::erase_if(work_.reports, [&](const PartReport& report) {
+      const PlannedTensor& tensor = plan_.tensors[report.tensor];
+      return NeedsRounds(tensor) && work_.conclusions[report.tensor].empty() &&
+             !Complete(report.tensor);
+    });
+    for (uint32_t t = 0; t < plan_.tensors.size(); ++t) {
+      if (NeedsRounds(plan_.tensors[t]) && work_.conclusions[t].empty() && !Complete(t))
+        work_.done[t] = BlockSet(work_.done[t].size());
+    }
+  }
+
+  EarlierWork Take(uint64_t begun_bytes) {
+    std::ranges::sort(work_.reports, Precedes);
+    const uint64_t kept = work_.moved.merged + work_.moved.compared;
+    work_.lost_bytes = begun_bytes > kept ? begun_bytes - kept : 0;
+    return std::move(work_);
+  }
+
+ private:
+  bool Fits(const PartReport& report) const {
+    if (report.tensor >= plan_.tensors.size()) return false;
+    const PlannedTensor& tensor = plan_.tensors[report.tensor];
+    const BlockSet& done = work_.done[report.tensor];
+    if (report.block_hashes.empty() || report.begin > done.size() ||
+        report.block_hashes.size() > done.size() - report.begin ||
+        report.base_hashes.size() != report.block_hashes.size() ||
+        report.read_hashes.size() != experts_ || report.inputs.size() != experts_ + 1 ||
+        report.differs.size() != experts_)
+      return false;
+    for (size_t k = 0; k < experts_; ++k) {
+      const BlockSet read = tensor.selected[k].Within(BlockIndex(report.begin), EndOf(report));
+      if (report.read_hashes[k].size() != read.Count()) return false;
+    }
+    return done.Within(BlockIndex(report.begin), EndOf(report)).Empty();
+  }
+
+  static bool NeedsRounds(const PlannedTensor& tensor) {
+    return tensor.rule == TensorRule::kMerge &&
+           std::ranges::any_of(tensor.selected, [](const BlockSet& set) { return !set.Empty(); });
+  }
+
+  bool Complete(uint32_t tensor) const {
+    return work_.done[tensor].Count() == work_.done[tensor].size();
+  }
+
+  const Plan& plan_;
+  size_t experts_;
+  EarlierWork work_;
+};
+
+}  // namespace
+
+std::span<const PartReport> EarlierWork::ReportsIn(const TensorRange& range) const {
+  const auto at = [&](BlockIndex block) {
+    PartReport key;
+    key.tensor = range.tensor;
+    key.begin = block.value;
+    return std::ranges::lower_bound(reports, key, Precedes);
+  };
+  return {at(range.begin), at(range.end)};
+}
+
+EarlierWork SettleEarlierWork(const Plan& plan, JournalContents contents, bool observes,
+                              size_t experts) {
+  Settler settler(plan, experts);
+  for (FinishedRounds& rounds : contents.rounds) settler.Add(std::move(rounds));
+  for (FinishedUnit& unit : contents.units) settler.Add(std::move(unit));
+  if (observes) settler.DropUnconcluded();
+  return settler.Take(contents.begun_bytes);
+}
+
+}  // namespace mergepipe
