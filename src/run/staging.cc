@@ -197,8 +197,13 @@ Status Staging::MakeNew(const StagedOutput& output) {
 
 // False if there is nothing that another attempt at this very output has left whole.
 Result<bool> Staging::GoOn(const StagedOutput& output) {
+  // A link in their place is not ours: it would lead the writing elsewhere.
+  MERGEPIPE_ASSIGN_OR_RETURN(const auto beside, files_.List(paths_.parent));
   for (const std::string& path : {paths_.staging, paths_.journal}) {
-    MERGEPIPE_ASSIGN_OR_RETURN(const bool there, files_.Exists(path));
+    const bool there = std::ranges::any_of(beside, [&](const DirectoryEntry& entry) {
+      return entry.name == BaseName(path) && entry.kind == FileKind::kDirectory &&
+             !entry.is_symlink;
+    });
     if (!there) return false;
   }
   MERGEPIPE_RETURN_IF_ERROR(FindIdentity(output));
@@ -232,9 +237,14 @@ Result<bool> Staging::IsPrepared(const OutputLayout& layout) {
   MERGEPIPE_ASSIGN_OR_RETURN(const std::string text,
                              ReadSmallFile(files_, path, kMaxPreparedBytes));
   if (text != identity_.ToHex()) return false;
+  MERGEPIPE_ASSIGN_OR_RETURN(const auto entries, files_.List(paths_.staging));
   for (const OutputFile& file : layout.files) {
+    const bool linked = std::ranges::any_of(entries, [&](const DirectoryEntry& entry) {
+      return entry.name == file.name && entry.is_symlink;
+    });
     const auto info = files_.Stat(JoinPath(paths_.staging, file.name));
-    if (!info || info->kind != FileKind::kRegular || info->size != file.size) return false;
+    if (linked || !info || info->kind != FileKind::kRegular || info->size != file.size)
+      return false;
   }
   return true;
 }
