@@ -1,6 +1,7 @@
 #include "run/earlier_work.h"
 
 #include <algorithm>
+#include <iterator>
 
 namespace mergepipe {
 namespace {
@@ -22,13 +23,15 @@ class Settler {
   }
 
   void Add(FinishedUnit unit) {
-    if (!std::ranges::all_of(unit.reports, [&](const auto& report) { return Fits(report); }))
+    for (size_t i = 0; i < unit.reports.size(); ++i) {
+      if (Fits(unit.reports[i])) {
+        Mark(unit.reports[i], &BlockSet::Add);
+        continue;
+      }
+      for (size_t taken = 0; taken < i; ++taken) Mark(unit.reports[taken], &BlockSet::Remove);
       return;
-    for (PartReport& report : unit.reports) {
-      for (uint64_t block = report.begin; block < EndOf(report).value; ++block)
-        work_.done[report.tensor].Add(BlockIndex(block));
-      work_.reports.push_back(std::move(report));
     }
+    std::ranges::move(unit.reports, std::back_inserter(work_.reports));
     work_.moved += unit.moved;
   }
 
@@ -75,6 +78,11 @@ class Settler {
       if (report.read_hashes[k].size() != read.Count()) return false;
     }
     return done.Within(BlockIndex(report.begin), EndOf(report)).Empty();
+  }
+
+  void Mark(const PartReport& report, void (BlockSet::*mark)(BlockIndex)) {
+    for (uint64_t block = report.begin; block < EndOf(report).value; ++block)
+      (work_.done[report.tensor].*mark)(BlockIndex(block));
   }
 
   static bool NeedsRounds(const PlannedTensor& tensor) {

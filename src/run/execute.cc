@@ -302,8 +302,8 @@ Status Finish(FileSystem& files, RootState& state, const std::vector<std::string
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   outcome.warnings = request.planned.warnings;
   WarnOfIntegers(state.manifest, outcome.warnings);
-  if (const std::string& leftover = state.staging->leftover(); !leftover.empty()) {
-    outcome.warnings.push_back("the replaced output could not be removed: " + leftover);
+  for (const std::string& leftover : state.staging->leftovers()) {
+    outcome.warnings.push_back("is of no more use, but could not be removed: " + leftover);
   }
   for (SliceReport& report : reports) report.parts.clear();  // they are in the manifest
   RecordRun(files, request, state.manifest, *state.folder, reports, outcome);

@@ -308,8 +308,9 @@ Result<ManifestFile> Staging::AddFile(const std::string& name, const std::string
 Status Staging::Publish(bool overwrite, const PublishHook& hook) {
   MERGEPIPE_RETURN_IF_ERROR(
       PublishDirectory(files_, paths_, subdirectories_, overwrite, hook, &report_));
-  // If not, it belongs to no directory any more, and the next attempt at the target removes it.
-  static_cast<void>(files_.Remove(paths_.journal));
+  if (!report_.leftover.empty()) leftovers_.push_back(report_.leftover);
+  // It belongs to no directory any more: the next attempt at the target would not take it for its.
+  if (!files_.Remove(paths_.journal)) leftovers_.push_back(paths_.journal);
   return {};
 }
 

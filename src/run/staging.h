@@ -64,8 +64,8 @@ class Staging {
   bool EndAttempt(ErrorKind error);
 
   bool published() const { return report_.renamed; }
-  /// The replaced output, if it could not be removed.
-  const std::string& leftover() const { return report_.leftover; }
+  /// What Publish() could not remove: the replaced output, the journals.
+  const std::vector<std::string>& leftovers() const { return leftovers_; }
 
   /// Makes `name` (with '/' for subdirectories) with `text`, synced, and returns its record.
   Result<ManifestFile> AddFile(const std::string& name, const std::string& text);
@@ -94,6 +94,7 @@ class Staging {
   bool created_ = false;
   bool kept_ = false;  // for the next attempt
   PublishReport report_;
+  std::vector<std::string> leftovers_;
 };
 
 /// The side files of an output: each is put into the staging directory and recorded in side_files.

@@ -202,7 +202,8 @@ def stopped(program: Program, family: Family, way: str, number: signal.Signals, 
             targets = [process.pid] if to_launcher else program_process_of(process.pid, program.binary)
             assert targets
             start = time.monotonic()
-            os.kill(targets[-1], number)
+            for _ in range(2):  # launchers deliver a signal by several ways
+                os.kill(targets[-1], number)
             stdout, stderr = process.communicate(timeout=60)
         finally:
             process.kill()

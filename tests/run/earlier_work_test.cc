@@ -48,7 +48,7 @@ TEST(EarlierWork, KeepsWhatFits) {
   contents.begun_bytes = 100;
   const EarlierWork work = Settle(plan, contents);
   EXPECT_EQ(work.done[0].ToText(), "0");
-  EXPECT_EQ(work.done[1].ToText(), "0-1,3-4");
+  EXPECT_EQ(work.done[1], *BlockSet::FromText("0-1,3-4", 5));
   EXPECT_EQ(work.done[2].ToText(), "0-1");
   EXPECT_EQ(work.moved.merged, 90u);
   EXPECT_EQ(work.lost_bytes, 10u);
@@ -81,6 +81,7 @@ TEST(EarlierWork, RefusesWhatDoesNotFit) {
   report.begin = UINT64_MAX;
   expect_refused(report);
   expect_refused(Report(plan, 0, 0, 2));  // block 1 is done already
+  expect_refused(Report(plan, 1, 0, 2));  // block 0 is done in the same unit
   report = Report(plan, 1, 1, 2);
   report.block_hashes.clear();
   report.base_hashes.clear();

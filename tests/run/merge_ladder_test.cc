@@ -130,6 +130,11 @@ void ExpectGoesOn(World& world, const Case& one, bool published) {
   ExpectRecorded(world, one.after);
 }
 
+// The lock of a run folder is for `recover` only, and done without where a filesystem has none.
+bool MayBeOverlooked(const std::string& call) {
+  return call.starts_with("Lock ") && call.find("/runs/") != std::string::npos;
+}
+
 // Whether the call number `n` was reached.
 bool Climb(const Case& one, Disturbance how, uint64_t n) {
   World world;
@@ -140,7 +145,8 @@ bool Climb(const Case& one, Disturbance how, uint64_t n) {
   SCOPED_TRACE("call " + std::to_string(n) + ": " + (hit ? world.files().log()[n] : "none"));
   if (hit && how == Disturbance::kError) {
     if (outcome) {
-      EXPECT_FALSE(outcome->warnings.empty()) << "a failed call was overlooked";
+      EXPECT_TRUE(!outcome->warnings.empty() || MayBeOverlooked(world.files().log()[n]))
+          << "a failed call was overlooked";
     } else {
       world.ExpectTold(outcome.error(), n);
     }

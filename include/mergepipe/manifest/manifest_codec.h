@@ -30,7 +30,10 @@
 ///                     full-read merge
 ///     io              {budget_bytes: number or null, planned_expert_bytes, probe_bytes_read,
 ///                     expert_bytes_read, base_bytes_read, output_bytes_written, copied_bytes,
-///                     by_rank: [{rank, host, and the same counts}]}
+///                     resumed_expert_bytes: of expert_bytes_read, those of earlier attempts that
+///                     this one went on from, reread_bytes: expert bytes that earlier attempts
+///                     read in vain, on top of the others,
+///                     by_rank: [{rank, host, and the first of these counts, of the last attempt}]}
 ///     manifest_hash   SHA-256 of the compact canonical text without manifest_hash
 ///
 /// Hashes but plan_hash and manifest_hash are XXH3-128, 32 hex digits.
