@@ -16,9 +16,14 @@ bool Precedes(const PartReport& a, const PartReport& b) {
 
 class Settler {
  public:
-  Settler(const Plan& plan, size_t experts) : plan_(plan), experts_(experts) {
-    for (const PlannedTensor& tensor : plan.tensors)
+  Settler(const Plan& plan, OutputForm form, size_t experts) : plan_(plan), experts_(experts) {
+    for (const PlannedTensor& tensor : plan.tensors) {
       work_.done.emplace_back(tensor.Blocks(plan.options.block_size));
+      unwanted_.push_back(form == OutputForm::kFull
+                              ? 0
+                              : work_.done.back().size() -
+                                    tensor.Touched(plan.options.block_size).Count());
+    }
     work_.conclusions.resize(plan.tensors.size());
   }
 
@@ -31,8 +36,7 @@ class Settler {
       for (size_t taken = 0; taken < i; ++taken) Mark(unit.reports[taken], &BlockSet::Remove);
       return;
     }
-    std::ranges::move(unit.reports, std::back_inserter(work_.reports));
-    work_.moved += unit.moved;
+    units_.push_back(std::move(unit));
   }
 
   void Add(FinishedRounds rounds) {
@@ -42,21 +46,32 @@ class Settler {
   }
 
   // Blocks that need no rounds may be done before the rounds of their tensor are over: then they
-  // would lie between those that must be observed together.
+  // would lie between those that must be observed together. A unit goes as a whole, and may leave
+  // other tensors unfinished.
   void DropUnconcluded() {
-    std::erase_if(work_.reports, [&](const PartReport& report) {
-      const PlannedTensor& tensor = plan_.tensors[report.tensor];
-      return NeedsRounds(tensor) && work_.conclusions[report.tensor].empty() &&
-             !Complete(report.tensor);
-    });
-    for (uint32_t t = 0; t < plan_.tensors.size(); ++t) {
-      if (NeedsRounds(plan_.tensors[t]) && work_.conclusions[t].empty() && !Complete(t))
-        work_.done[t] = BlockSet(work_.done[t].size());
+    for (bool dropped = true; dropped;) {
+      const std::vector<bool> unconcluded = Unconcluded();
+      const size_t before = units_.size();
+      std::erase_if(units_, [&](const FinishedUnit& unit) {
+        const bool drop = std::ranges::any_of(
+            unit.reports, [&](const PartReport& report) { return unconcluded[report.tensor]; });
+        if (drop)
+          for (const PartReport& report : unit.reports) Mark(report, &BlockSet::Remove);
+        return drop;
+      });
+      dropped = units_.size() < before;
     }
   }
 
   EarlierWork Take(uint64_t begun_bytes) {
+    for (FinishedUnit& unit : units_) {
+      std::ranges::move(unit.reports, std::back_inserter(work_.reports));
+      work_.moved += unit.moved;
+    }
     std::ranges::sort(work_.reports, Precedes);
+    for (uint32_t t = 0; t < plan_.tensors.size(); ++t) {
+      if (!work_.done[t].Empty() && Complete(t)) AddAll(work_.done[t]);
+    }
     const uint64_t kept = work_.moved.merged + work_.moved.compared;
     work_.lost_bytes = begun_bytes > kept ? begun_bytes - kept : 0;
     return std::move(work_);
@@ -77,6 +92,10 @@ class Settler {
       const BlockSet read = tensor.selected[k].Within(BlockIndex(report.begin), EndOf(report));
       if (report.read_hashes[k].size() != read.Count()) return false;
     }
+    if (unwanted_[report.tensor] > 0 && tensor.Touched(plan_.options.block_size)
+                                                .Within(BlockIndex(report.begin), EndOf(report))
+                                                .Count() != report.block_hashes.size())
+      return false;
     return done.Within(BlockIndex(report.begin), EndOf(report)).Empty();
   }
 
@@ -91,11 +110,26 @@ class Settler {
   }
 
   bool Complete(uint32_t tensor) const {
-    return work_.done[tensor].Count() == work_.done[tensor].size();
+    return work_.done[tensor].Count() + unwanted_[tensor] == work_.done[tensor].size();
+  }
+
+  std::vector<bool> Unconcluded() const {
+    std::vector<bool> unconcluded(plan_.tensors.size());
+    for (uint32_t t = 0; t < unconcluded.size(); ++t) {
+      unconcluded[t] =
+          NeedsRounds(plan_.tensors[t]) && work_.conclusions[t].empty() && !Complete(t);
+    }
+    return unconcluded;
+  }
+
+  static void AddAll(BlockSet& blocks) {
+    for (uint64_t block = 0; block < blocks.size(); ++block) blocks.Add(BlockIndex(block));
   }
 
   const Plan& plan_;
   size_t experts_;
+  std::vector<uint64_t> unwanted_;  // by tensor: blocks that the output does not hold
+  std::vector<FinishedUnit> units_;
   EarlierWork work_;
 };
 
@@ -111,9 +145,9 @@ std::span<const PartReport> EarlierWork::ReportsIn(const TensorRange& range) con
   return {at(range.begin), at(range.end)};
 }
 
-EarlierWork SettleEarlierWork(const Plan& plan, JournalContents contents, bool observes,
-                              size_t experts) {
-  Settler settler(plan, experts);
+EarlierWork SettleEarlierWork(const Plan& plan, OutputForm form, JournalContents contents,
+                              bool observes, size_t experts) {
+  Settler settler(plan, form, experts);
   for (FinishedRounds& rounds : contents.rounds) settler.Add(std::move(rounds));
   for (FinishedUnit& unit : contents.units) settler.Add(std::move(unit));
   if (observes) settler.DropUnconcluded();

@@ -96,10 +96,13 @@ Hash128 IdentityOf(const ExecuteRequest& request) {
   return hasher.Finish();
 }
 
-uint64_t BlocksOf(const std::vector<BlockSet>& sets) {
-  uint64_t blocks = 0;
-  for (const BlockSet& set : sets) blocks += set.Count();
-  return blocks;
+std::string DoneOf(const EarlierWork& earlier, const Plan& plan, OutputForm form) {
+  uint64_t done = 0;
+  for (const PartReport& report : earlier.reports) done += report.block_hashes.size();
+  uint64_t all = 0;
+  for (const PlannedTensor& tensor : plan.tensors) all += tensor.Blocks(plan.options.block_size);
+  if (form == OutputForm::kSparse) all = plan.TouchedBlocks();
+  return std::to_string(done) + " of " + std::to_string(all) + " blocks";
 }
 
 Status TakeEarlierWork(RootState& state) {
@@ -108,13 +111,11 @@ Status TakeEarlierWork(RootState& state) {
   if (state.staging->attempt() == 1) return {};
   MERGEPIPE_ASSIGN_OR_RETURN(const StrategyRow* strategy, FindStrategy(plan.options.strategy.name));
   const bool merges = !state.request.sparse;
-  state.earlier = SettleEarlierWork(plan, std::move(contents),
+  state.earlier = SettleEarlierWork(plan, state.request.target.form, std::move(contents),
                                     merges && strategy->rounds(plan.options.strategy) > 0,
                                     merges ? plan.experts.size() : 0);
-  uint64_t all = 0;
-  for (const PlannedTensor& tensor : plan.tensors) all += tensor.Blocks(plan.options.block_size);
-  LogNote("going on from an earlier attempt: " + std::to_string(BlocksOf(state.earlier.done)) +
-          " of " + std::to_string(all) + " blocks are done");
+  LogNote("going on from an earlier attempt: " +
+          DoneOf(state.earlier, plan, state.request.target.form) + " are done");
   return {};
 }
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 CALLS = ("openat,open,close,read,pread64,readv,preadv,preadv2,mmap,lseek,copy_file_range,sendfile,splice,dup,dup2,dup3,"
-         "ioctl,io_uring_setup,clone3,clone,execve,fsync,fdatasync")
+         "ioctl,io_uring_setup,clone3,clone,execve,pwrite64,fsync,fdatasync")
 # pread64(7</data/model.safetensors>, "..."..., 4096, 8192) = 4096; -y prints the path of each descriptor.
 LINE = re.compile(r"(?P<call>\w+)\((?P<arguments>.*)\)\s+= (?P<result>-?\d+|0x[0-9a-f]+)")
 DESCRIPTOR = re.compile(r"(-?\d+)<((?:[^<>]|<[^<>]*>)*)>")

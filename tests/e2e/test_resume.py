@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
-import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -85,8 +82,10 @@ def assert_undisturbed(program: Program, merge, whole) -> None:
     assert merge.output_files() == whole.output_files()
     assert merge.hashes() == whole.hashes()
     ours, theirs = merge.manifest["io"], whole.manifest["io"]
-    for count in ("expert_bytes_read", "output_bytes_written"):
-        assert ours[count] == theirs[count], count
+    assert ours["output_bytes_written"] == theirs["output_bytes_written"]
+    # A rank that died after its rounds over a tensor, but before it could note their end, read for those who could.
+    assert ours["expert_bytes_read"] <= theirs["expert_bytes_read"]
+    assert ours["expert_bytes_read"] + ours["reread_bytes"] >= theirs["expert_bytes_read"]
     assert [p.name for p in program.outputs.iterdir()] == ["merged"]
     program.run("verify", merge.out).expect(0)
 
@@ -109,17 +108,15 @@ def copy_of_attempt(program: Program) -> Path:
 @pytest.mark.parametrize("ranks", [None, 2, 4])
 @pytest.mark.parametrize("way", WAYS)
 def test_a_killed_merge_goes_on(program, made, undisturbed, way, ranks):
-    """SIGKILL at a write, in one rank or in all there is; then the same command on another number of ranks."""
-    whole, whole_trace = undisturbed(way)
-    # The busiest thread of one process; a rank of several has fewer to do.
-    count = traced.calls(whole_trace, "pwrite64")
-    killed, _ = traced.run_killed(program, "killed", *merge_arguments(program, made, way), call="pwrite64",
-                                  at=max(2, count * 2 // 3), ranks=ranks, timeout=60)
+    """SIGKILL of one process; then the same command on another number of ranks."""
+    killed, _ = stopped(program, made, way, signal.SIGKILL, ranks=ranks)
+    assert killed.code != 0
     assert_stopped_in_order(program)
     outcome, trace = traced.run(program, "resumed", *merge_arguments(program, made, way),
                                 ranks={None: 2, 2: None, 4: 3}[ranks])
     merge = program.merged(outcome)
-    assert_undisturbed(program, merge, whole)
+    assert "going on from an earlier attempt" in outcome.stderr
+    assert_undisturbed(program, merge, undisturbed(way)[0])
     assert_counts_are_physical(merge, trace, made)
 
 
@@ -127,93 +124,49 @@ def test_a_killed_merge_goes_on(program, made, undisturbed, way, ranks):
 def test_finished_units_are_never_read_again(program, made, undisturbed):
     """Killed again and again: every byte of an expert is read once for the output; what was read in vain is
     reported, and no more than memory holds at a time."""
-    whole, whole_trace = undisturbed("avg")
-    arguments = merge_arguments(program, made, "avg", "--threads", "1")
+    whole, _ = undisturbed("avg")
     attempts = []
     for attempt in range(3):
-        count = max(3, traced.calls(whole_trace, "pwrite64") // 4)
-        outcome, trace = traced.run(program, f"attempt-{attempt}", *arguments,
-                                    inject=f"pwrite64:signal=SIGKILL:when={count}")
+        kept = journal_bytes(program)
+        killed, trace = traced.run_interrupted(program, f"attempt-{attempt}", *merge_arguments(program, made, "avg"),
+                                               number=signal.SIGKILL,
+                                               when=lambda kept=kept: journal_bytes(program) > kept + 1000)
+        assert killed.code != 0
         attempts.append(trace)
-        if outcome.code == 0:
-            break
-    if outcome.code != 0:
-        outcome, trace = traced.run(program, "last", *arguments)
-        attempts.append(trace)
+    outcome, trace = traced.run(program, "last", *merge_arguments(program, made, "avg"))
+    attempts.append(trace)
     merge = program.merged(outcome)
     assert_undisturbed(program, merge, whole)
     assert_counts_are_physical(merge, trace, made)
     io = merge.manifest["io"]
     read = sum(attempt.expert_bytes(made) for attempt in attempts)
     necessary = io["expert_bytes_read"] + io["probe_bytes_read"]
-    assert io["resumed_expert_bytes"] > 0, "no attempt went on from another: the test shows nothing"
+    assert io["resumed_expert_bytes"] > 0
     # A read that was noted may not have begun when the process died.
     assert read - necessary - made.fingerprint_bytes() * len(attempts) <= io["reread_bytes"]
     assert io["reread_bytes"] <= (len(attempts) - 1) * 256 * 1024 * 1024
 
 
-def slow_down(program: Program, name: str) -> list[str]:
-    """Under strace with every write delayed: a merge that lasts long enough to be met in its middle."""
-    return ["strace", "-f", "-qq", "-e", "trace=pwrite64", "-e", "inject=pwrite64:delay_enter=50ms", "-o",
-            str(program.root / f"{name}.strace")]
+def journal_bytes(program: Program) -> int:
+    return sum(p.stat().st_size for d in program.outputs.glob(f"{TARGET_PREFIX}-*.journal") for p in d.iterdir())
 
 
-def wait_for_finished_work(program: Program, process: subprocess.Popen) -> None:
-    """Until some unit is in a journal."""
-    for _ in range(1200):
-        journals = [p for d in program.outputs.glob(f"{TARGET_PREFIX}-*.journal") for p in d.iterdir()]
-        if any(p.name != "prepared" and p.stat().st_size > 1000 for p in journals):
-            return
-        assert process.poll() is None, f"it ended before it could be met: exit {process.returncode}"
-        time.sleep(0.05)
-    raise AssertionError("no unit was finished")
+def stopped(program: Program, family: Family, way: str, number: signal.Signals, *more, name: str = "stopped",
+            **how) -> tuple[Outcome, traced.Trace]:
+    """A merge that gets a signal once some unit of it is in a journal."""
+    return traced.run_interrupted(program, name, *merge_arguments(program, family, way, *more), number=number,
+                                  when=lambda: has_finished_work(program), **how)
 
 
-def program_process_of(parent: int, binary: str) -> list[int]:
-    """Processes below `parent` that run the program."""
-    found, below = [], {parent}
-    for _ in range(6):
-        for status in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                fields = status.read_text().rpartition(")")[2].split()
-                pid = int(status.parent.name)
-                if int(fields[1]) in below and pid not in below:
-                    below.add(pid)
-            except (OSError, IndexError):
-                continue
-    for pid in below:
-        try:
-            if os.readlink(f"/proc/{pid}/exe") == os.path.realpath(binary):
-                found.append(pid)
-        except OSError:
-            continue
-    return sorted(found)
-
-
-def stopped(program: Program, family: Family, way: str, number: signal.Signals, ranks: int | None,
-            to_launcher: bool) -> Outcome:
-    launcher = [] if ranks is None else ["mpirun", "-n", str(ranks), "--oversubscribe"]
-    command = [*launcher, *slow_down(program, "stopped"), program.binary,
-               *map(str, merge_arguments(program, family, way))]
-    with subprocess.Popen(command, cwd=program.root, env=program.environment, stdin=subprocess.DEVNULL,
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            wait_for_finished_work(program, process)
-            targets = [process.pid] if to_launcher else program_process_of(process.pid, program.binary)
-            assert targets
-            start = time.monotonic()
-            for _ in range(2):  # launchers deliver a signal by several ways
-                os.kill(targets[-1], number)
-            stdout, stderr = process.communicate(timeout=60)
-        finally:
-            process.kill()
-    return Outcome(command, process.returncode, stdout, stderr, time.monotonic() - start)
+def has_finished_work(program: Program, target: str = "merged") -> bool:
+    journals = [p for d in program.outputs.glob(f".{target}.mergepipe-*.journal") for p in d.iterdir()]
+    return any(p.name != "prepared" and p.stat().st_size > 1000 for p in journals)
 
 
 @needs_strace
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_it_in_order(program, made, undisturbed, number):
-    outcome = stopped(program, made, "ties", number, None, to_launcher=False)
+    outcome, _ = stopped(program, made, "ties", number)
     assert outcome.seconds < 30
     outcome.expect(INTERRUPTED)
     assert len(outcome.problems()) == 1 and "same command" in outcome.problems()[0], outcome
@@ -231,7 +184,7 @@ def test_a_signal_stops_it_in_order(program, made, undisturbed, number):
 @pytest.mark.parametrize("to_launcher", [True, False])
 def test_a_signal_to_one_rank_stops_all(program, made, undisturbed, to_launcher):
     """mpirun forwards SIGUSR1 to all ranks; a batch system may send it to one."""
-    outcome = stopped(program, made, "avg", signal.SIGUSR1, 2, to_launcher)
+    outcome, _ = stopped(program, made, "avg", signal.SIGUSR1, ranks=2, to_launcher=to_launcher)
     assert outcome.seconds < 30
     outcome.expect(INTERRUPTED)
     assert len(outcome.problems()) == 1 and "same command" in outcome.problems()[0], outcome
@@ -244,7 +197,7 @@ def test_a_signal_to_one_rank_stops_all(program, made, undisturbed, to_launcher)
 @pytest.fixture
 def attempt(program, made):
     """A program whose merge was stopped by a signal."""
-    stopped(program, made, "avg", signal.SIGUSR1, None, to_launcher=False).expect(INTERRUPTED)
+    stopped(program, made, "avg", signal.SIGUSR1)[0].expect(INTERRUPTED)
     assert len(staging_of(program)) == 2 or len(staging_of(program)) == 3
     return program
 
@@ -258,14 +211,11 @@ def test_rank_0_may_write_for_all_when_it_goes_on(attempt, made, undisturbed):
 
 @needs_strace
 def test_rank_0_keeps_the_journal_of_what_it_writes_for_all(program, made, undisturbed):
-    whole, whole_trace = undisturbed("avg")
-    arguments = merge_arguments(program, made, "avg", "--gather", "root")
-    traced.run_killed(program, "killed", *arguments, call="pwrite64", ranks=3, timeout=60,
-                      at=max(2, traced.calls(whole_trace, "pwrite64")))
+    stopped(program, made, "avg", signal.SIGKILL, "--gather", "root", ranks=3)
     outcome, trace = traced.run(program, "resumed", *merge_arguments(program, made, "avg"))
     merge = program.merged(outcome)
     assert merge.manifest["io"]["resumed_expert_bytes"] > 0
-    assert_undisturbed(program, merge, whole)
+    assert_undisturbed(program, merge, undisturbed("avg")[0])
     assert_counts_are_physical(merge, trace, made)
 
 
@@ -313,7 +263,7 @@ def test_an_expert_that_was_replaced_is_not_mixed(program, made, undisturbed):
     """Same fingerprint samples, same plan: the file's time tells, and nothing of the first attempt is used."""
     family = Family(Model(shutil.copytree(made.base.path, program.root / "m" / made.base.path.name), {}),
                     [Model(shutil.copytree(e.path, program.root / "m" / e.path.name), {}) for e in made.experts])
-    stopped(program, family, "avg", signal.SIGUSR1, None, to_launcher=False).expect(INTERRUPTED)
+    stopped(program, family, "avg", signal.SIGUSR1)[0].expect(INTERRUPTED)
     for path in checkpoint.weight_files(family.experts[0].path):
         os.utime(path, ns=(1, 1))
     merge = program.merged(program.run(*merge_arguments(program, family, "avg")))
@@ -332,7 +282,7 @@ def test_nothing_of_a_bad_input_is_kept(program, made):
     with path.open("r+b") as file:
         file.seek(begin + first)
         file.write(b"\x80\x7f")  # infinity in bf16
-    outcome = stopped(program, family, "avg", signal.SIGUSR1, None, to_launcher=False)
+    outcome, _ = stopped(program, family, "avg", signal.SIGUSR1)
     assert outcome.code in (INTERRUPTED, BAD_INPUT)
     again = program.run(*merge_arguments(program, family, "avg")).expect(BAD_INPUT)
     assert "infinite" in again.problems()[0], again
@@ -349,9 +299,8 @@ def test_materialize_and_replay_go_on_too(program, made, undisturbed):
     for name, command in [("made", ("materialize", sparse.out, "--base", made.base.path)),
                           ("again", ("replay", full.run))]:
         arguments = (*command, "--out", program.outputs / name)
-        _, trace = traced.run(program, f"{name}-whole", *command, "--out", program.root / f"{name}-whole")
-        traced.run_killed(program, f"{name}-killed", *arguments, call="pwrite64", keep_catalog=True,
-                          at=max(2, traced.calls(trace, "pwrite64") * 2 // 3))
+        traced.run_interrupted(program, f"{name}-killed", *arguments, number=signal.SIGKILL,
+                               when=lambda name=name: has_finished_work(program, name))
         assert not (program.outputs / name).exists()
         outcome = program.run(*arguments).expect(0)
         assert "going on from an earlier attempt" in outcome.stderr, outcome

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,6 +109,56 @@ def run_killed(program: Program, name: str, *arguments, call: str, at: int, keep
             shutil.rmtree(made)
         at = at * 4 // 5
     raise AssertionError(f"it was never killed at a {call}{outcome}")
+
+
+def run_interrupted(program: Program, name: str, *arguments, number: signal.Signals, when: Callable[[], bool],
+                    ranks: int | None = None, to_launcher: bool = False) -> tuple[Outcome, Trace]:
+    """A traced command whose writes are delayed, so that it lasts; as soon as `when` holds it gets a signal: one of
+    its processes, or the launcher. The seconds are those after the signal."""
+    logs = program.root / f"strace-{name}"
+    logs.mkdir()
+    # strace stands aside (-DDD): what is started is the program, or the launcher, itself.
+    prefix = [*strace_log.command(logs / "log"), "-DDD", "-e", "inject=pwrite64:delay_enter=50ms"]
+    launcher = [] if ranks is None else ["mpirun", "-n", str(ranks), "--oversubscribe"]
+    command = [*prefix, *launcher, program.binary, *map(str, arguments)]
+    with subprocess.Popen(command, cwd=program.root, env=program.environment, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while not when():
+                assert process.poll() is None, f"it ended before it could be met: {process.communicate()}"
+                assert time.monotonic() < deadline, "what was waited for never came"
+                time.sleep(0.005)
+            target = process.pid if to_launcher else processes_of(process.pid, program.binary)[-1]
+            start = time.monotonic()
+            for _ in range(2):  # launchers deliver a signal by several ways
+                os.kill(target, number)
+            stdout, stderr = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    outcome = Outcome(command, process.returncode, stdout, stderr, time.monotonic() - start)
+    return outcome, Trace(logs / "log", strace_log.parse(logs / "log"))
+
+
+def processes_of(top: int, binary: str) -> list[int]:
+    """Processes that run the program: `top`, and those below it."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+        except (OSError, IndexError):
+            continue  # it is gone
+    below = {top}
+    while more := {pid for pid, parent in parents.items() if parent in below} - below:
+        below |= more
+    return sorted(pid for pid in below if executable(pid) == os.path.realpath(binary))
+
+
+def executable(pid: int) -> str | None:
+    try:
+        return os.readlink(f"/proc/{pid}/exe")
+    except OSError:
+        return None
 
 
 class Stepped:

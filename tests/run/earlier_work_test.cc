@@ -36,8 +36,9 @@ FinishedUnit Unit(std::vector<PartReport> reports, uint64_t merged = 0) {
   return {std::move(reports), {.merged = merged}};
 }
 
-EarlierWork Settle(const Plan& plan, JournalContents contents, bool observes = false) {
-  return SettleEarlierWork(plan, std::move(contents), observes, 2);
+EarlierWork Settle(const Plan& plan, JournalContents contents, bool observes = false,
+                   OutputForm form = OutputForm::kFull) {
+  return SettleEarlierWork(plan, form, std::move(contents), observes, 2);
 }
 
 TEST(EarlierWork, KeepsWhatFits) {
@@ -122,6 +123,37 @@ TEST(EarlierWork, ATensorWhoseRoundsAreNotOverIsMadeWhole) {
   EXPECT_EQ(with.conclusions[1], "known");
   EXPECT_EQ(with.moved.merged, 11u);
   EXPECT_EQ(with.lost_bytes, 5u);
+}
+
+// A unit's bytes cannot be told apart by its reports.
+TEST(EarlierWork, AUnitIsDroppedAsAWhole) {
+  const Plan plan = MakePlan();
+  JournalContents contents;
+  contents.units = {Unit({Report(plan, 0, 0, 2)}, 20),
+                    Unit({Report(plan, 0, 2, 1), Report(plan, 1, 0, 2)}, 30),
+                    Unit({Report(plan, 2, 0, 2)}, 7)};
+  contents.begun_bytes = 57;
+  const EarlierWork work = Settle(plan, contents, true);
+  EXPECT_TRUE(work.done[0].Empty());
+  EXPECT_TRUE(work.done[1].Empty());
+  EXPECT_EQ(work.done[2].ToText(), "0-1");
+  EXPECT_EQ(work.moved.merged, 7u);
+  EXPECT_EQ(work.lost_bytes, 50u);
+}
+
+TEST(EarlierWork, ASparseOutputIsCompleteWithItsTouchedBlocks) {
+  Plan plan = MakePlan();
+  for (BlockSet& selected : plan.tensors[1].selected) selected = *BlockSet::FromText("1,3", 5);
+  JournalContents contents;
+  contents.units = {Unit({Report(plan, 1, 1, 1)}, 20), Unit({Report(plan, 1, 2, 1)}, 5),
+                    Unit({Report(plan, 1, 3, 1)}, 30), Unit({Report(plan, 0, 0, 1)}, 10)};
+  contents.begun_bytes = 65;
+  const EarlierWork work = Settle(plan, contents, true, OutputForm::kSparse);
+  EXPECT_TRUE(work.done[0].Empty());
+  EXPECT_EQ(work.done[1].ToText(), "0-4");
+  EXPECT_EQ(work.reports.size(), 2u);  // not the one of a block that is not in the output
+  EXPECT_EQ(work.moved.merged, 50u);
+  EXPECT_EQ(work.lost_bytes, 15u);
 }
 
 }  // namespace
