@@ -89,5 +89,6 @@ if $built; then
     step "mpi tests sanitized" run_sanitized_mpi || true
   fi
 fi
-if ! $quick; then step "fuzz smoke" scripts/fuzz.sh 30 || true; fi
+# Four share two cores: each has its minute, the whole takes four.
+if ! $quick; then FUZZ_JOBS=$((2 * jobs)) step "fuzz smoke" scripts/fuzz.sh 60 || true; fi
 finish

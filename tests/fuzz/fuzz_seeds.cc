@@ -7,9 +7,11 @@
 #include "catalog/statistics_codec.h"
 #include "comm/mpi_communicator.h"
 #include "exec/draw.h"
+#include "mergepipe/exec/journal.h"
 #include "mergepipe/exec/scan.h"
 #include "mergepipe/format/safetensors.h"
 #include "strategy/number_codec.h"
+#include "support/memory_file_system.h"
 
 namespace {
 
@@ -58,7 +60,10 @@ Slice MakeSlice(Draw& draw) {
   part.selected_elements = {10, 8};
   part.known_hashes = {{draw.Hash()}, {}};
   part.known_base_hashes = {draw.Hash()};
+  part.conclusion = "concluded";
   slice.parts = {part};
+  slice.journal = "/out/journal/1.0";
+  slice.identity = draw.Hash();
   return slice;
 }
 
@@ -114,6 +119,24 @@ std::string LittleEndian(uint64_t number, size_t bytes) {
   std::string text;
   for (size_t i = 0; i < bytes; ++i) text += static_cast<char>(number >> (8 * i));
   return text;
+}
+
+void AddJournals(const Corpus& corpus) {
+  Draw draw(0);
+  const std::string unit = JournalRecord(FinishedUnit{MakeReport(draw).parts, {8, 0, 4, 4, 0}});
+  const std::string rounds = JournalRecord(FinishedRounds{1, "concluded", 16});
+  corpus.AddSpoilt("journal_fuzz", "unit", unit);
+  corpus.AddSpoilt("journal_fuzz", "rounds", rounds);
+  corpus.Add("journal_fuzz", "begun", BegunRecord(8));
+
+  // As the fuzzer's: identity {1, 2}.
+  MemoryFileSystem files;
+  auto writer = JournalWriter::Create(files, "/journal", Hash128{1, 2});
+  if (!writer) return;
+  for (const std::string& record : {unit, rounds, BegunRecord(8)})
+    static_cast<void>((*writer)->Append(record));
+  const auto whole = ReadSmallFile(files, "/journal", uint64_t{1} << 20);
+  if (whole) corpus.AddSpoilt("journal_fuzz", "file", *whole);
 }
 
 void AddOutputs(const Corpus& corpus) {
@@ -197,6 +220,7 @@ int main(int argc, char** argv) {
   }
   const Corpus corpus(argv[1]);
   AddMessages(corpus);
+  AddJournals(corpus);
   AddOutputs(corpus);
   AddThresholds(corpus);
   AddStatistics(corpus);
