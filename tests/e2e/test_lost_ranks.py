@@ -159,6 +159,7 @@ def test_a_host_that_is_lost(program, made, undisturbed, how, host):
             break
     assert seconds_after(outcome, "job ended") < MISSED_WITHIN, outcome
     assert seconds_after(outcome, "0 ranks left") < MISSED_WITHIN, outcome
-    assert f"on node {host}" in outcome.stderr, f"it does not say that {host} was lost{outcome}"
+    # A host that is lost while mpirun still waits for word of its start is not named by it.
+    assert f"on node {host}" in outcome.stderr or "start one or more daemons" in outcome.stderr, outcome
     if not assert_absent_or_whole(program, undisturbed, outcome):
         assert_rerun(program, made, undisturbed, prefix=(str(HOSTS), *MPIRUN))
