@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <limits>
 
 #include "exec/counting_file_system.h"
@@ -70,6 +71,18 @@ TEST_F(ScanFailure, AMissingInputIsNamed) {
   const Error error = ErrorOf(Run(slice));
   EXPECT_EQ(error.kind(), ErrorKind::kBadInput);
   EXPECT_TRUE(Says(error.ToString(), scan_.Path("e0")));
+}
+
+// A step that ends in time is finished; a long one is left.
+TEST_F(ScanFailure, ASignalLeavesItTimeToFinish) {
+  const std::atomic<bool> stop{true};
+  ExecLimits limits = kAmple;
+  limits.stop = &stop;
+  const ScanSlice slice = scan_.Slices(1)[0];
+  EXPECT_TRUE(RunScan(disk_, *LocalCommunicator(), slice, limits).has_value());
+  limits.stop_grace = std::chrono::seconds(0);
+  const auto left = RunScan(disk_, *LocalCommunicator(), slice, limits);
+  EXPECT_EQ(ErrorOf(left).kind(), ErrorKind::kInterrupted);
 }
 
 // Cut after it was opened, say: its size was right then.

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 
 #include "mergepipe/comm/communicator.h"
 #include "mergepipe/exec/report.h"
@@ -24,6 +25,8 @@ struct ExecLimits {
   /// Set from outside (by a signal) to end the work in order: kInterrupted, on all ranks. May be
   /// null.
   const std::atomic<bool>* stop = nullptr;
+  /// How long a step of an analysis may still take then: what it has read is lost if it ends early.
+  std::chrono::seconds stop_grace{10};
 
   bool Stopped() const { return stop != nullptr && stop->load(); }
 };
@@ -32,10 +35,10 @@ struct ExecLimits {
 Error InterruptedError();
 
 /// Merges one slice: reads, merges, writes at offsets, syncs the written files, and keeps a journal
-/// of what is finished. Collective: every
-/// rank calls it with its slice, and all return together, after having agreed: on success each has
-/// its own report, else all have the same error. kNoSpace if `limits` cannot hold a resident tensor
-/// and one block of every input. Nothing is left running, and no weights are mapped.
+/// of what is finished. Collective: every rank calls it with its slice, and all return together,
+/// after having agreed: on success each has its own report, else all have the same error. kNoSpace
+/// if `limits` cannot hold a resident tensor and one block of every input. Nothing is left running,
+/// and no weights are mapped.
 Result<SliceReport> RunSlice(FileSystem& files, Communicator& communicator, const Slice& slice,
                              const ExecLimits& limits);
 
