@@ -227,18 +227,25 @@ Status RecoverTheCatalog(FileSystem& files, const RecoverOptions& options,
                        : LookAtDamaged(recorded, outcome);
 }
 
-// Where merges may have left something: beside every output that a record names.
-Result<std::set<std::string>> DirectoriesOfOutputs(FileSystem& files, const RecoverOutcome& outcome,
-                                                   const RecordedRuns& recorded) {
-  std::set<std::string> directories;
-  for (const RecordedRun& run : recorded.runs) directories.insert(ParentPath(run.run.output_path));
-  if (outcome.found != Found::kWhole) return directories;
+// Adds where the outputs lie of runs that the catalog knows.
+Status AddKnownPlaces(const RecoverOutcome& outcome, std::set<std::string>& directories) {
+  if (outcome.found != Found::kWhole) return {};
   MERGEPIPE_ASSIGN_OR_RETURN(const auto catalog, Catalog::Open(outcome.catalog));
   MERGEPIPE_ASSIGN_OR_RETURN(const auto ids, catalog->RunIds());
   for (const std::string& id : ids) {
     MERGEPIPE_ASSIGN_OR_RETURN(const auto run, catalog->FindRun(id));
     if (run) directories.insert(ParentPath(run->output_path));
   }
+  return {};
+}
+
+// Where merges may have left something: here, and beside every output that a record names. A merge
+// that was killed before any other was done is named by none.
+Result<std::set<std::string>> DirectoriesOfOutputs(FileSystem& files, const RecoverOutcome& outcome,
+                                                   const RecordedRuns& recorded) {
+  std::set<std::string> directories = {AbsolutePath(".")};
+  for (const RecordedRun& run : recorded.runs) directories.insert(ParentPath(run.run.output_path));
+  MERGEPIPE_RETURN_IF_ERROR(AddKnownPlaces(outcome, directories));
   std::erase_if(directories, [&](const std::string& directory) {
     const auto info = files.Stat(directory);
     return !info || info->kind != FileKind::kDirectory;  // the disk may be unmounted

@@ -239,10 +239,13 @@ def test_leftovers_are_told_and_cleared_away(program, merge):
 
 
 def test_leftovers_elsewhere(program, merge):
-    """Beside --out, and in directories that are given; not anywhere else."""
+    """Here, beside --out, and in directories that are given; not anywhere else."""
     places = [program.root / name for name in ("a", "b", "c")]
     left = [leave(place, f".m.mergepipe-{PLAN_ID}") for place in places]
     assert "left behind" not in program.run("recover").expect(0).stdout
+    here = leave(program.root, f".m.mergepipe-{PLAN_ID}")  # by a merge that no record tells of
+    assert "unfinished output" in line_of(program.run("recover").expect(0), here)
+    shutil.rmtree(here)
     done = program.run("recover", "--yes", "--out", places[0] / "never", places[1]).expect(0)
     assert [path.exists() for path in left] == [False, False, True], done
     missing = program.run("recover", program.root / "nowhere")
