@@ -253,10 +253,12 @@ Status CompleteManifest(RootState& state, const std::vector<SliceReport>& report
   return request.expected ? CheckExpected(manifest, *request.expected) : Status();
 }
 
-// The manifest goes last into the output, and the output into place.
-Status PublishOutput(FileSystem& files, RootState& state) {
+// The manifest goes last into the output, and the output into place. The record is whole before:
+// if this is killed behind it, the catalog can be completed from it.
+Status PublishOutput(FileSystem& files, RootState& state, const RunMeta& meta) {
   const ExecuteRequest& request = state.request;
   const std::string manifest_text = SerializeManifest(state.manifest);
+  MERGEPIPE_RETURN_IF_ERROR(state.folder->Write(kMetaName, SerializeMeta(meta)));
   MERGEPIPE_RETURN_IF_ERROR(state.folder->Write(kManifestName, manifest_text));
   MERGEPIPE_RETURN_IF_ERROR(state.folder->Sync());
   MERGEPIPE_RETURN_IF_ERROR(state.staging->AddFile(kManifestName, manifest_text));
@@ -267,31 +269,27 @@ Status PublishOutput(FileSystem& files, RootState& state) {
   return published;
 }
 
-// The output is complete and in place: what fails from here on is told, and does not undo it.
-void RecordRun(FileSystem& files, const ExecuteRequest& request, const Manifest& manifest,
-               RunFolder& folder, const std::vector<SliceReport>& reports, MergeOutcome& outcome) {
-  const auto tell = [&](const Status& status, const std::string& what) {
-    if (!status)
-      outcome.warnings.push_back("the output is complete, but " + what + ": " +
-                                 status.error().ToString());
-  };
-  const RunMeta meta{
-      folder.run_id(),      request.command_line, AbsolutePath(request.target.directory),
-      request.started_at,   TimestampUtc(),       0,
-      outcome.plan_seconds, outcome.exec_seconds, reports,
-      ThisBuild()};
-  tell(folder.Write(kMetaName, SerializeMeta(meta)), "meta.json could not be written");
-  tell(RecordInCatalog(files, request, manifest, folder, outcome.warnings),
-       "the catalog could not record it");
-}
-
 // Everything after the last weight is written.
 Status Finish(FileSystem& files, RootState& state, const std::vector<std::string>& report_bytes,
               std::chrono::steady_clock::time_point start, MergeOutcome& outcome) {
   const ExecuteRequest& request = state.request;
   MERGEPIPE_ASSIGN_OR_RETURN(std::vector<SliceReport> reports, ParseReports(report_bytes));
   MERGEPIPE_RETURN_IF_ERROR(CompleteManifest(state, reports));
-  MERGEPIPE_RETURN_IF_ERROR(PublishOutput(files, state));
+  for (SliceReport& report : reports) report.parts.clear();  // they are in the manifest
+  const auto seconds = [&] {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  };
+  const RunMeta meta{state.folder->run_id(),
+                     request.command_line,
+                     AbsolutePath(request.target.directory),
+                     request.started_at,
+                     TimestampUtc(),
+                     0,
+                     request.planned.seconds,
+                     seconds(),
+                     reports,
+                     ThisBuild()};
+  MERGEPIPE_RETURN_IF_ERROR(PublishOutput(files, state, meta));
 
   outcome.run_id = state.folder->run_id();
   outcome.run_directory = state.folder->path();
@@ -299,15 +297,19 @@ Status Finish(FileSystem& files, RootState& state, const std::vector<std::string
   outcome.input_disk = state.input_disk;
   outcome.output_disk = state.output_disk;
   outcome.plan_seconds = request.planned.seconds;
-  outcome.exec_seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  outcome.exec_seconds = seconds();
   outcome.warnings = request.planned.warnings;
   WarnOfIntegers(state.manifest, outcome.warnings);
   for (const std::string& leftover : state.staging->leftovers()) {
     outcome.warnings.push_back("is of no more use, but could not be removed: " + leftover);
   }
-  for (SliceReport& report : reports) report.parts.clear();  // they are in the manifest
-  RecordRun(files, request, state.manifest, *state.folder, reports, outcome);
+  // The output is complete and in place: a failure is told, and does not undo it.
+  const Status recorded =
+      RecordInCatalog(files, request, state.manifest, *state.folder, outcome.warnings);
+  if (!recorded) {
+    outcome.warnings.push_back("the output is complete, but the catalog could not record it: " +
+                               recorded.error().ToString() + "; `mergepipe recover` does it later");
+  }
   outcome.ranks = std::move(reports);
   outcome.manifest = std::move(state.manifest);
   return {};

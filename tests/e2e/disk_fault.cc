@@ -2,16 +2,16 @@
 // An event is such a call on a path that has DISK_FAULT_PATH in it; events are counted over all
 // threads of a process.
 //
-//   DISK_FAULT_PATH   what a path must contain
-//   DISK_FAULT_CALLS  which calls: s fsync and fdatasync, w writes, m mkdir, n renames, r removals
-//   [all] DISK_FAULT_FROM   count from the first event on whose path has this at its end [the
-//   first] DISK_FAULT_AT     the number of the event, from 1, before which it happens DISK_FAULT_DO
-//   fail   that call, and no other, fails with EIO
-//                     die    the file system of DISK_FAULT_DISK fails from now on, whoever calls
-//                     (ext4, as root) power  the same, and the process is killed: what was not
-//                     synced is lost
-//   DISK_FAULT_RANK   only in the process of this MPI rank
-//   DISK_FAULT_LOG    a file that gets a line for each event, with its call and path
+// - DISK_FAULT_PATH: what a path must contain.
+// - DISK_FAULT_CALLS: which calls: s fsync and fdatasync, w writes, m mkdir, n renames, r removals
+//   [all].
+// - DISK_FAULT_FROM: count from the first event on whose path has this at its end [the first].
+// - DISK_FAULT_AT: the number of the event, from 1, before which it happens.
+// - DISK_FAULT_DO: "fail": that call, and no other, fails with EIO; "die": the file system of
+//   DISK_FAULT_DISK fails from now on, whoever calls (ext4, as root); "power": the same, and the
+//   process is killed: what was not synced is lost.
+// - DISK_FAULT_RANK: only in the process of this MPI rank.
+// - DISK_FAULT_LOG: a file that gets a line for each event, with its call and path.
 //
 // Not seen: memory-mapped stores, system calls that are made directly, and what stdio writes.
 #include <dlfcn.h>

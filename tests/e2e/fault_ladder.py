@@ -158,7 +158,10 @@ def check_rung(program: Program, command: Command, group: str, outcome: Outcome,
     database_rows(program.catalog)
     again = program.run(*command.arguments, ranks=command.ranks)
     if again.code == USAGE and made == command.expected and "exists already" in again.stderr:
-        return disturbed  # it was told too late: the output is in place
+        # It was told too late: the output is in place, and the catalog can be told of it.
+        program.run("recover", "--yes").expect(DONE)
+        program.assert_recorded(program.root / command.arguments[command.arguments.index("--out") + 1])
+        return disturbed
     again.expect(DONE)
     assert command.made(program) == command.expected, f"after {hits}{outcome}{again}"
     program.assert_catalog_intact()

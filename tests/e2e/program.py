@@ -151,6 +151,16 @@ class Program:
         if self.catalog.exists():
             assert check_database(self.catalog) == "ok"
 
+    def assert_recorded(self, out: Path) -> None:
+        """The catalog knows the run of this output."""
+        run_id = json.loads((out / "manifest.json").read_text())["run_id"]
+        connection = sqlite3.connect(f"file:{self.catalog}?mode=ro", uri=True)
+        try:
+            rows = connection.execute("SELECT output_path FROM runs WHERE run_id = ?", (run_id,)).fetchall()
+        finally:
+            connection.close()
+        assert rows == [(str(out),)], f"{run_id}: {rows}"
+
     def assert_nothing_published(self) -> None:
         left = sorted(str(p.relative_to(self.outputs)) for p in self.outputs.rglob("*"))
         assert not left, f"a failed command left in the output's parent: {left}"

@@ -188,17 +188,21 @@ def test_power_loss_while_the_old_output_is_removed(bench, scratch, step):
 
 
 def test_power_loss_before_every_sync_of_recording(bench, scratch):
-    """Published, and on the way into the catalog: the output stays, and the catalog is never damaged."""
-    for step in ladder():
+    """Published, and on the way into the catalog: the output stays, and the catalog is never damaged. The first events
+    are the rename and the sync of its directory."""
+    for step in itertools.count(3):
         with disks.disk(scratch / "recording") as disk:
             trial = bench.fresh(disk, WAYS["avg"])
-            outcome = trial.merge(AT=step, DO="power", CALLS="s", FROM="/meta.json")
+            outcome = trial.merge(AT=step, DO="power", CALLS="sn", FROM="/merged")
             disk.lose_power() if outcome.code == DONE else disk.repair()
             assert trial.assert_whole(outcome), f"the output is gone, step {step}{outcome}"
+            trial.program.run("recover", "--yes").expect(DONE)
+            trial.program.assert_recorded(trial.program.outputs / "merged")
             trial.assert_rerun(True)
             if outcome.code == DONE:
-                assert step > 4, "hardly anything was synced"
+                assert step > 5, "hardly anything was synced"
                 break
+            assert step < MOST_STEPS
 
 
 @pytest.mark.parametrize("way, ranks", [("ties", None), ("avg", None), ("ties", 2)])
