@@ -47,6 +47,19 @@ class Draw {
     return all;
   }
 
+  PartReport Report() {
+    PartReport part;
+    part.tensor = Small();
+    part.begin = Number();
+    part.block_hashes = Some([&] { return Hash(); });
+    part.base_hashes = Some([&] { return Hash(); });
+    part.read_hashes = Some([&] { return Some([&] { return Hash(); }); });
+    part.inputs = Some([&] { return Count(); });
+    part.made = Count();
+    part.differs = Some([&] { return static_cast<uint8_t>(Small()); });
+    return part;
+  }
+
  private:
   std::mt19937_64 random_;
 };

@@ -20,18 +20,7 @@ std::string InDirectory(const TempDirectory& directory, const std::string& name)
 
 FinishedUnit RandomUnit(Draw& draw) {
   FinishedUnit unit;
-  unit.reports = draw.Some([&] {
-    PartReport part;
-    part.tensor = draw.Small();
-    part.begin = draw.Number();
-    part.block_hashes = draw.Some([&] { return draw.Hash(); });
-    part.base_hashes = draw.Some([&] { return draw.Hash(); });
-    part.read_hashes = draw.Some([&] { return draw.Some([&] { return draw.Hash(); }); });
-    part.inputs = draw.Some([&] { return draw.Count(); });
-    part.made = draw.Count();
-    part.differs = draw.Some([&] { return static_cast<uint8_t>(draw.Small()); });
-    return part;
-  });
+  unit.reports = draw.Some([&] { return draw.Report(); });
   unit.moved = {draw.Number(), draw.Number(), draw.Number(), draw.Number(), draw.Number()};
   return unit;
 }

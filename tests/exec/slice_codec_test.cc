@@ -74,18 +74,7 @@ SliceReport RandomReport(uint64_t seed) {
   report.sync_seconds = draw.Real();
   report.peak_memory_bytes = draw.Number();
   report.threads = draw.Int();
-  report.parts = draw.Some([&] {
-    PartReport part;
-    part.tensor = draw.Small();
-    part.begin = draw.Number();
-    part.block_hashes = draw.Some([&] { return draw.Hash(); });
-    part.base_hashes = draw.Some([&] { return draw.Hash(); });
-    part.read_hashes = draw.Some([&] { return draw.Some([&] { return draw.Hash(); }); });
-    part.inputs = draw.Some([&] { return draw.Count(); });
-    part.made = draw.Count();
-    part.differs = draw.Some([&] { return static_cast<uint8_t>(draw.Small()); });
-    return part;
-  });
+  report.parts = draw.Some([&] { return draw.Report(); });
   return report;
 }
 
