@@ -194,8 +194,13 @@ Error Connection::Describe(int code) const {
                    "choose another --db, or move the file away and run `mergepipe recover`");
     case SQLITE_ERROR:  // our statements are valid for the schema: so it is the schema that differs
     case SQLITE_SCHEMA:
-    case SQLITE_CORRUPT:
     case SQLITE_FORMAT: return Damaged(text);
+    case SQLITE_CORRUPT: {
+      // sqlite3 says so too of a disk that cannot be read (SQLITE_IOERR_CORRUPTFS).
+      int last_errno = 0;
+      sqlite3_file_control(db_, "main", SQLITE_FCNTL_LAST_ERRNO, &last_errno);
+      return last_errno != 0 ? DescribeIo(last_errno, subject_, text) : Damaged(text);
+    }
     case SQLITE_READONLY:
       return Error(ErrorKind::kIo, subject_,
                    "cannot be written: the file or its folder is read-only",

@@ -97,7 +97,10 @@ class PosixFileSystemImpl final : public FileSystem {
   Result<std::vector<DirectoryEntry>> List(const std::string& directory) override {
     std::vector<DirectoryEntry> entries;
     std::error_code error;
-    std::filesystem::directory_iterator it(directory, error);
+    std::filesystem::directory_iterator it;
+    do {
+      it = std::filesystem::directory_iterator(directory, error);
+    } while (error == std::errc::interrupted);
     for (; !error && it != std::filesystem::directory_iterator(); it.increment(error)) {
       struct stat st {};
       const bool there = ::stat(it->path().c_str(), &st) == 0;

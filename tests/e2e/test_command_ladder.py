@@ -25,6 +25,12 @@ def test_analyze(program, small, group):
 
 
 @needs_strace
+def test_a_disk_that_cannot_be_read(program, small):
+    """sqlite3 takes that for a damaged catalog."""
+    assert fault_ladder.climb(program, fault_ladder.analyze_command(small), "pread64", 12, ("EIO",)) > 0
+
+
+@needs_strace
 @pytest.mark.parametrize("group", [*CATALOG, "pread64"])
 def test_register(program, small, group):
     assert fault_ladder.climb(program, fault_ladder.register_command(small), group, LIMIT) > 0
