@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -114,7 +115,7 @@ def run_killed(program: Program, name: str, *arguments, call: str, at: int, keep
 def run_interrupted(program: Program, name: str, *arguments, number: signal.Signals, when: Callable[[], bool],
                     ranks: int | None = None, to_launcher: bool = False) -> tuple[Outcome, Trace]:
     """A traced command whose writes are delayed, so that it lasts; as soon as `when` holds it gets a signal: one of
-    its processes, or the launcher. The seconds are those after the signal."""
+    its processes, or the launcher. It may be done before. The seconds are those after the signal."""
     logs = program.root / f"strace-{name}"
     logs.mkdir()
     # strace stands aside (-DDD): what is started is the program, or the launcher, itself.
@@ -125,14 +126,15 @@ def run_interrupted(program: Program, name: str, *arguments, number: signal.Sign
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             deadline = time.monotonic() + 60
-            while not when():
-                assert process.poll() is None, f"it ended before it could be met: {process.communicate()}"
+            while not when() and process.poll() is None:
                 assert time.monotonic() < deadline, "what was waited for never came"
                 time.sleep(0.005)
-            target = process.pid if to_launcher else processes_of(process.pid, program.binary)[-1]
+            targets = [process.pid] if to_launcher else processes_of(process.pid, program.binary)
             start = time.monotonic()
-            for _ in range(2):  # launchers deliver a signal by several ways
-                os.kill(target, number)
+            # Twice, as launchers deliver a signal by several ways; the first may have been enough.
+            with contextlib.suppress(ProcessLookupError):
+                for target in 2 * targets[-1:]:
+                    os.kill(target, number)
             stdout, stderr = process.communicate(timeout=60)
         finally:
             process.kill()
