@@ -3,6 +3,7 @@
 #include <mutex>
 
 #include "exec/report_codec.h"
+#include "mergepipe/base/little_endian.h"
 
 namespace mergepipe {
 
@@ -53,24 +54,13 @@ void Fields(Codec& codec, Begun& begun) {
 constexpr size_t kLengthBytes = 8;
 constexpr size_t kFrameBytes = kLengthBytes + 16;
 
-void PutWord(uint64_t word, std::string& out) {
-  for (int shift = 0; shift < 64; shift += 8) out += static_cast<char>((word >> shift) & 0xff);
-}
-
-uint64_t WordAt(std::string_view bytes, size_t at) {
-  uint64_t word = 0;
-  for (size_t i = 0; i < 8; ++i)
-    word |= uint64_t{static_cast<unsigned char>(bytes[at + i])} << (i * 8);
-  return word;
-}
-
 std::string Framed(std::string_view record) {
   const Hash128 hash = HashText(record);
   std::string framed;
   framed.reserve(kFrameBytes + record.size());
-  PutWord(record.size(), framed);
-  PutWord(hash.high, framed);
-  PutWord(hash.low, framed);
+  AppendLittleEndian(record.size(), framed);
+  AppendLittleEndian(hash.high, framed);
+  AppendLittleEndian(hash.low, framed);
   framed.append(record);
   return framed;
 }
@@ -78,11 +68,12 @@ std::string Framed(std::string_view record) {
 // Takes the next record off; nothing at the end, and at what is torn.
 std::optional<std::string> TakeRecord(std::string_view& bytes) {
   if (bytes.size() < kFrameBytes) return std::nullopt;
-  const uint64_t length = WordAt(bytes, 0);
+  const uint64_t length = LittleEndianAt(bytes, 0);
   if (length > bytes.size() - kFrameBytes) return std::nullopt;
   const std::string_view record = bytes.substr(kFrameBytes, length);
   const Hash128 hash = HashText(record);
-  if (hash.high != WordAt(bytes, kLengthBytes) || hash.low != WordAt(bytes, kLengthBytes + 8))
+  if (hash.high != LittleEndianAt(bytes, kLengthBytes) ||
+      hash.low != LittleEndianAt(bytes, kLengthBytes + 8))
     return std::nullopt;
   bytes.remove_prefix(kFrameBytes + length);
   return std::string(record);

@@ -4,6 +4,7 @@
 #include <array>
 
 #include "mergepipe/base/checked.h"
+#include "mergepipe/base/little_endian.h"
 
 namespace mergepipe {
 namespace {
@@ -22,19 +23,13 @@ constexpr size_t kHeadBytes = sizeof(Numbers);
 std::string Encode(const Numbers& numbers, std::span<const std::byte> bytes) {
   std::string message;
   message.reserve(kHeadBytes + bytes.size());
-  for (const uint64_t number : numbers) {
-    for (int shift = 0; shift < 64; shift += 8)
-      message += static_cast<char>((number >> shift) & 0xff);
-  }
+  for (const uint64_t number : numbers) AppendLittleEndian(number, message);
   message.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   return message;
 }
 
 Numbers DecodeHead(const std::string& message) {
-  Numbers numbers{};
-  for (size_t i = 0; i < kHeadBytes; ++i)
-    numbers[i / 8] |= uint64_t{static_cast<unsigned char>(message[i])} << (i % 8 * 8);
-  return numbers;
+  return {LittleEndianAt(message, 0), LittleEndianAt(message, 8)};
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include "format/capped_problems.h"
 #include "format/json_visitor.h"
 #include "mergepipe/base/checked.h"
+#include "mergepipe/base/little_endian.h"
 #include "mergepipe/base/text.h"
 
 namespace mergepipe {
@@ -315,9 +316,7 @@ std::string SerializeSafetensorsHeader(const SafetensorsHeader& header) {
 
   std::string bytes;
   bytes.reserve(8 + json.size());
-  for (unsigned shift = 0; shift < 64; shift += 8) {
-    bytes += static_cast<char>((uint64_t{json.size()} >> shift) & 0xff);
-  }
+  AppendLittleEndian(json.size(), bytes);
   return bytes + json;
 }
 

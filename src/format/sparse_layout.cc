@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "mergepipe/base/little_endian.h"
 #include "mergepipe/format/safetensors.h"
 
 namespace mergepipe {
@@ -13,10 +14,6 @@ uint64_t ElementsOf(const SparseTensor& tensor, const std::vector<uint64_t>& blo
   const uint64_t elements = *CheckedProduct(tensor.shape);
   const uint64_t last = std::min(block_size, elements - blocks.back() * block_size);
   return (blocks.size() - 1) * block_size + last;
-}
-
-void AppendNumber(uint64_t number, std::string& bytes) {
-  for (int shift = 0; shift < 64; shift += 8) bytes += static_cast<char>(number >> shift);
 }
 
 // Adds an entry after the last one; false if the file would pass 2^64 bytes.
@@ -46,7 +43,7 @@ Result<OutputLayout> ComputeSparseLayout(const std::vector<SparseTensor>& tensor
   for (const SparseTensor& tensor : tensors) {
     if (tensor.blocks.empty()) continue;
     fits = fits && AddEntry(tensor.name + ".index", DType::kI64, tensor.blocks.size(), header);
-    for (const uint64_t block : tensor.blocks) AppendNumber(block, indexes);
+    for (const uint64_t block : tensor.blocks) AppendLittleEndian(block, indexes);
   }
   OutputLayout layout;
   for (const SparseTensor& tensor : tensors) {

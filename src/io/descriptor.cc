@@ -1,7 +1,5 @@
 #include "io/descriptor.h"
 
-#include <cerrno>
-
 namespace mergepipe {
 
 Status Descriptor::Close(const std::string& path) {
@@ -13,19 +11,18 @@ Status Descriptor::Close(const std::string& path) {
 }
 
 int OpenRetrying(const std::string& path, int flags, mode_t mode) {
-  int fd = -1;
-  do {
-    fd = ::open(path.c_str(), flags | O_CLOEXEC, mode);
-  } while (fd < 0 && errno == EINTR);
-  return fd;
+  return RetryInterrupted([&] { return ::open(path.c_str(), flags | O_CLOEXEC, mode); });
 }
 
 int SyncRetrying(int fd) {
-  int failed = 0;
-  do {
-    failed = ::fsync(fd);
-  } while (failed != 0 && errno == EINTR);
-  return failed;
+  return RetryInterrupted([&] { return ::fsync(fd); });
+}
+
+int WriteLockRetrying(int fd, int command, struct flock& lock) {
+  lock = {};
+  lock.l_type = F_WRLCK;
+  lock.l_whence = SEEK_SET;
+  return RetryInterrupted([&] { return ::fcntl(fd, command, &lock); });
 }
 
 namespace {

@@ -40,9 +40,7 @@ class Trial {
 
 bool Lock(int fd) {
   struct flock lock {};
-  lock.l_type = F_WRLCK;
-  lock.l_whence = SEEK_SET;
-  return ::fcntl(fd, F_OFD_SETLK, &lock) == 0;
+  return WriteLockRetrying(fd, F_OFD_SETLK, lock) == 0;
 }
 
 bool TryLocks(const Trial& trial) {
@@ -58,7 +56,7 @@ bool Rename(const std::string& from, const std::string& to, unsigned flags) {
 
 bool SyncsDirectory(const std::string& path) {
   const Descriptor fd(OpenRetrying(path, O_RDONLY | O_DIRECTORY));
-  return fd.get() >= 0 && ::fsync(fd.get()) == 0;
+  return fd.get() >= 0 && SyncRetrying(fd.get()) == 0;
 }
 
 }  // namespace
@@ -84,9 +82,7 @@ Result<bool> IsLocked(const std::string& path) {
     return tl::unexpected(OpenError(errno, path));
   }
   struct flock lock {};
-  lock.l_type = F_WRLCK;
-  lock.l_whence = SEEK_SET;
-  if (::fcntl(fd.get(), F_OFD_GETLK, &lock) != 0)
+  if (WriteLockRetrying(fd.get(), F_OFD_GETLK, lock) != 0)
     return tl::unexpected(SystemError(errno, path, "ask for its lock"));
   return lock.l_type != F_UNLCK;
 }

@@ -170,12 +170,8 @@ class PosixFileSystemImpl final : public FileSystem {
       // In a directory where others may write, the name may be a link to anywhere.
       Descriptor fd(OpenRetrying(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0666));
       if (fd.get() < 0) return tl::unexpected(SystemError(errno, path, "open the lock file"));
-      // Open-file-description locks: released when the process dies, and they work over NFS.
       struct flock lock {};
-      lock.l_type = F_WRLCK;
-      lock.l_whence = SEEK_SET;
-      if (::fcntl(fd.get(), F_OFD_SETLK, &lock) != 0) {
-        if (errno == EINTR) continue;
+      if (WriteLockRetrying(fd.get(), F_OFD_SETLK, lock) != 0) {
         if (errno == EAGAIN || errno == EACCES) {
           return Fail(ErrorKind::kUsage, path, "another mergepipe job is writing to this target",
                       "wait for it, or choose another --out");

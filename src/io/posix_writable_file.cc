@@ -32,16 +32,9 @@ Status Allocate(int fd, const std::string& path, uint64_t size) {
   const auto length = Narrow<off_t>(size);
   if (!length) return Fail(ErrorKind::kBadInput, path, "would be larger than a file can be");
   if (*length == 0) return {};
-  const auto retried = [](auto&& call) {
-    int failed = 0;
-    do {
-      failed = call();
-    } while (failed != 0 && errno == EINTR);
-    return failed == 0;
-  };
-  if (retried([&] { return ::fallocate(fd, 0, 0, *length); })) return {};
+  if (RetryInterrupted([&] { return ::fallocate(fd, 0, 0, *length); }) == 0) return {};
   if (errno == EOPNOTSUPP || errno == ENOSYS) {
-    if (retried([&] { return ::ftruncate(fd, *length); })) return {};
+    if (RetryInterrupted([&] { return ::ftruncate(fd, *length); }) == 0) return {};
   }
   return tl::unexpected(SystemError(errno, path, "allocate " + std::to_string(size) + " bytes"));
 }
