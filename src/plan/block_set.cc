@@ -63,6 +63,12 @@ std::optional<BlockSet> FromRanges(std::string_view text, uint64_t size) {
 
 }  // namespace
 
+BlockSet BlockSet::All(uint64_t size) {
+  BlockSet all(size);
+  for (uint64_t block = 0; block < size; ++block) all.Add(BlockIndex(block));
+  return all;
+}
+
 uint64_t BlockSet::Count() const {
   uint64_t count = 0;
   for (const uint64_t word : words_) count += static_cast<uint64_t>(std::popcount(word));

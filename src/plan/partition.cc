@@ -207,27 +207,18 @@ std::vector<PlanSlice> PartitionPlan(const Plan& plan, int ranks, PlanWork work,
   return slices;
 }
 
-std::vector<PlanSlice> WithoutDone(const std::vector<PlanSlice>& slices,
-                                   const std::vector<BlockSet>& done) {
-  if (done.empty()) return slices;
-  std::vector<PlanSlice> left(slices.size());
-  for (size_t rank = 0; rank < slices.size(); ++rank) {
-    for (const TensorRange& range : slices[rank].ranges) {
-      BlockIndex begin = range.begin;
-      const auto add_until = [&](BlockIndex end) {
-        if (begin < end) left[rank].ranges.push_back({range.tensor, begin, end});
-      };
-      if (!done[range.tensor].Empty()) {
-        done[range.tensor]
-            .Within(range.begin, range.end)
-            .ForEachRun([&](BlockIndex run_begin, BlockIndex run_end) {
-              add_until(run_begin);
-              begin = run_end;
-            });
-      }
-      add_until(range.end);
-    }
-  }
+std::vector<TensorRange> WithoutDone(const TensorRange& range, const BlockSet& done) {
+  if (done.Empty()) return {range};
+  std::vector<TensorRange> left;
+  BlockIndex begin = range.begin;
+  const auto add_until = [&](BlockIndex end) {
+    if (begin < end) left.push_back({range.tensor, begin, end});
+  };
+  done.Within(range.begin, range.end).ForEachRun([&](BlockIndex run_begin, BlockIndex run_end) {
+    add_until(run_begin);
+    begin = run_end;
+  });
+  add_until(range.end);
   return left;
 }
 

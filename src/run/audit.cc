@@ -101,12 +101,9 @@ class ReadParts {
   void AddTensor(size_t t) {
     const PlannedTensor& planned = audited_.run.plan.tensors[t];
     const ManifestTensor& made = audited_.run.manifest.tensors[t];
-    BlockSet of_base(made.blocks);
-    if (audited_.run.manifest.output == OutputForm::kSparse) {
-      of_base = made.Touched();
-    } else {
-      for (BlockIndex b; b.value < made.blocks; ++b) of_base.Add(b);
-    }
+    const BlockSet of_base = audited_.run.manifest.output == OutputForm::kSparse
+                                 ? made.Touched()
+                                 : BlockSet::All(made.blocks);
     AddPart(0, audited_.inputs.base.record.layout.tensors[t], of_base, made.base_hash);
     for (const ManifestSource& source : made.sources) {
       if (source.blocks.Empty()) continue;  // an integer tensor, compared only

@@ -70,7 +70,8 @@ class Settler {
     }
     std::ranges::sort(work_.reports, Precedes);
     for (uint32_t t = 0; t < plan_.tensors.size(); ++t) {
-      if (!work_.done[t].Empty() && Complete(t)) AddAll(work_.done[t]);
+      if (!work_.done[t].Empty() && Complete(t))
+        work_.done[t] = BlockSet::All(work_.done[t].size());
     }
     const uint64_t kept = work_.moved.merged + work_.moved.compared;
     work_.lost_bytes = begun_bytes > kept ? begun_bytes - kept : 0;
@@ -120,10 +121,6 @@ class Settler {
           NeedsRounds(plan_.tensors[t]) && work_.conclusions[t].empty() && !Complete(t);
     }
     return unconcluded;
-  }
-
-  static void AddAll(BlockSet& blocks) {
-    for (uint64_t block = 0; block < blocks.size(); ++block) blocks.Add(BlockIndex(block));
   }
 
   const Plan& plan_;

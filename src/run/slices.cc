@@ -59,7 +59,7 @@ class SliceBuilder {
  private:
   std::vector<TensorRange> Left(const TensorRange& range) const {
     if (context_.earlier == nullptr) return {range};
-    return WithoutDone({PlanSlice{{range}}}, context_.earlier->done).front().ranges;
+    return WithoutDone(range, context_.earlier->done[range.tensor]);
   }
 
   // What was done may have been recorded before it was found to be wrong.

@@ -16,12 +16,6 @@ bool Has(const std::vector<uint32_t>& tensors, uint32_t tensor) {
   return std::binary_search(tensors.begin(), tensors.end(), tensor);
 }
 
-BlockSet AllBlocks(uint64_t blocks) {
-  BlockSet all(blocks);
-  for (uint64_t block = 0; block < blocks; ++block) all.Add(BlockIndex(block));
-  return all;
-}
-
 uint64_t Records(const WantedTensor& wanted) {
   const auto experts = std::count(wanted.experts.begin(), wanted.experts.end(), true);
   return wanted.blocks.Count() * (static_cast<uint64_t>(experts) + (wanted.base ? 1 : 0));
@@ -99,7 +93,7 @@ WantedTensor StatisticsSteps::Want(uint32_t tensor,
   }
   if (!has_delta) return wanted;
   wanted.base = wish_.stride == 0 && (wish_.again || !Has(of_base, tensor));
-  wanted.blocks = wish_.stride == 0 ? AllBlocks(planned.Blocks(matched_.options.block_size))
+  wanted.blocks = wish_.stride == 0 ? BlockSet::All(planned.Blocks(matched_.options.block_size))
                                     : numbering_.Probed(tensor, wish_.stride);
   return wanted;
 }

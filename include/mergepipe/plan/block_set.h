@@ -19,6 +19,8 @@ class BlockSet {
  public:
   BlockSet() = default;
   explicit BlockSet(uint64_t size) : size_(size), words_((size + 63) / 64) {}
+  /// All blocks of [0, size).
+  static BlockSet All(uint64_t size);
 
   uint64_t size() const { return size_; }
   void Add(BlockIndex block) { words_[block.value / 64] |= uint64_t{1} << (block.value % 64); }

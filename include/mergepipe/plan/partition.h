@@ -42,9 +42,9 @@ enum class PlanWork {
 std::vector<PlanSlice> PartitionPlan(const Plan& plan, int ranks, PlanWork work = PlanWork::kMerge,
                                      const std::vector<BlockSet>& done = {});
 
-/// The slices less what is done: ranges of blocks that are not.
-std::vector<PlanSlice> WithoutDone(const std::vector<PlanSlice>& slices,
-                                   const std::vector<BlockSet>& done);
+/// The parts of a range whose blocks are not in `done`, a set of its tensor's blocks; or an empty
+/// set of any size.
+std::vector<TensorRange> WithoutDone(const TensorRange& range, const BlockSet& done);
 
 /// The cost of the blocks in a range, in bytes.
 uint64_t RangeCost(const Plan& plan, const TensorRange& range, PlanWork work = PlanWork::kMerge);
