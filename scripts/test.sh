@@ -39,6 +39,7 @@ step() {
 }
 
 finish() {
+  ((${#failed[@]} == 0)) || python3 scripts/failed_tests.py build/*/junit-*.xml || true
   printf '\n=== summary\n'
   printf '%s\n' "${timings[@]}"
   if ((${#failed[@]} > 0)); then
@@ -56,24 +57,30 @@ build() {
     { cat build/configure.log; return 1; }
   cmake --build --preset "$1" --parallel "$jobs"
 }
-run_ctest() { ctest --no-tests=error --output-on-failure --parallel "$jobs" "$@"; }
+# run_ctest NAME OPTIONS...: what failed is told again at the end, from NAME's results in the build's directory.
+run_ctest() {
+  local results=junit-$1.xml
+  shift
+  ctest --no-tests=error --output-on-failure --output-junit "$results" --parallel "$jobs" "$@"
+}
 
 # The sanitized programs run the tests of the parts; the end-to-end tests are left to the fast build.
 readonly not_sanitized='^(e2e|layering)'
 readonly mpi_test='_n[0-9]+$'
 run_sanitized_unit() {
-  run_ctest --test-dir build/sanitize --label-exclude e2e --exclude-regex "$not_sanitized|$mpi_test"
+  run_ctest unit --test-dir build/sanitize --label-exclude e2e --exclude-regex "$not_sanitized|$mpi_test"
 }
 # Open MPI keeps memory to the end by design: no leak check where it runs. The parts themselves are
 # checked for leaks by the unit tests.
 run_sanitized_mpi() {
   ASAN_OPTIONS=detect_leaks=0 \
-    run_ctest --test-dir build/sanitize --label-exclude e2e --tests-regex "$mpi_test" \
+    run_ctest mpi --test-dir build/sanitize --label-exclude e2e --tests-regex "$mpi_test" \
     --exclude-regex "$not_sanitized"
 }
 export UBSAN_OPTIONS=print_stacktrace=1
 
 mkdir -p build
+rm -f build/*/junit-*.xml
 lint_options=()
 if $quick; then lint_options=(--no-tidy); fi
 
@@ -83,7 +90,7 @@ built=true
 step "build ci" build ci || built=false
 step "lint" scripts/lint.sh "${lint_options[@]}" || true
 if $built; then
-  step "tests ci" run_ctest --test-dir build/ci || true
+  step "tests ci" run_ctest all --test-dir build/ci || true
   if ! $quick && step "build sanitize" build sanitize; then
     step "unit tests sanitized" run_sanitized_unit || true
     step "mpi tests sanitized" run_sanitized_mpi || true
